@@ -1,0 +1,38 @@
+# make demo, make test: each sets everything up by itself, given only Python >= 3.10, make and a C library.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.ready
+
+.PHONY: demo test check setup lock bench clean
+
+setup: $(STAMP)
+
+# uv lives inside the environment, so that nothing is installed outside of this folder.
+$(STAMP): requirements.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --no-deps -e .
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/python -m brixel_edge.command_demo --out demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/cpu.py
+
+lock:
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header \
+	  --extra train --extra export --extra openvino --extra video --extra trt-rtx --group dev pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf $(VENV) build dist demo .pytest_cache .ruff_cache

@@ -1,0 +1,137 @@
+"""Does an artefact still compute what the PyTorch model computes? Numbers, and the gates they must pass.
+
+Compares dense maps cell by cell. A cosine hides errors of a common offset, so it is also reported with the
+reference's mean removed. Knows nothing of graphs or backends.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brixel_edge.errors import ParityError
+
+WORST_PERCENT = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """Bounds of one precision; a report passes when all hold."""
+
+    cosine_mean: float
+    cosine_p01: float
+    frobenius: float | None
+
+
+GATES = {
+    "fp32": Gate(cosine_mean=0.9999, cosine_p01=0.999, frobenius=1e-3),
+    "fp16": Gate(cosine_mean=0.999, cosine_p01=0.995, frobenius=0.01),
+    "bf16": Gate(cosine_mean=0.999, cosine_p01=0.995, frobenius=0.03),
+    "int8": Gate(cosine_mean=0.995, cosine_p01=0.98, frobenius=None),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParityReport:
+    """How far a candidate is from its reference, over all cells of all images.
+
+    Attributes:
+        cosine_mean: mean per-cell cosine.
+        cosine_p01: the 1st percentile of the per-cell cosines.
+        centred_mean: mean cosine after the reference's mean feature is taken from both.
+        frobenius: ||candidate - reference|| / ||reference||.
+        max_abs: largest absolute difference.
+        finite: no NaN and no Inf.
+        images: how many images.
+    """
+
+    cosine_mean: float
+    cosine_p01: float
+    centred_mean: float
+    frobenius: float
+    max_abs: float
+    finite: bool
+    images: int
+
+    def passes(self, gate: Gate) -> bool:
+        """Whether every bound of the gate holds."""
+        norm_ok = gate.frobenius is None or self.frobenius <= gate.frobenius
+        return self.finite and self.cosine_mean >= gate.cosine_mean and self.cosine_p01 >= gate.cosine_p01 and norm_ok
+
+    def to_json(self) -> dict[str, float | bool | int]:
+        """Plain JSON values."""
+        return dataclasses.asdict(self)
+
+
+def cell_cosines(reference: NDArray[np.floating], candidate: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Per-cell cosine of two (1, D, h, w) maps, (h * w,); cells without length count as 0."""
+    a = reference.reshape(reference.shape[1], -1).astype(np.float64)
+    b = candidate.reshape(candidate.shape[1], -1).astype(np.float64)
+    lengths = np.linalg.norm(a, axis=0) * np.linalg.norm(b, axis=0)
+    return np.divide((a * b).sum(0), lengths, out=np.zeros_like(lengths), where=lengths > 0)
+
+
+def compare(
+    references: Sequence[NDArray[np.floating]], candidates: Sequence[NDArray[np.floating]]
+) -> ParityReport:
+    """Compare maps of the same images.
+
+    Args:
+        references: (1, D, h, w) each.
+        candidates: the same shapes.
+
+    Raises:
+        ParityError: shapes differ, or there is nothing to compare.
+    """
+    if not references or [r.shape for r in references] != [c.shape for c in candidates]:
+        given = [c.shape for c in candidates][:2]
+        raise ParityError(f"outputs of shape {given} cannot be compared with {[r.shape for r in references][:2]}")
+    if not all(np.isfinite(candidate).all() for candidate in candidates):
+        nan = float("nan")
+        return ParityReport(
+            cosine_mean=nan, cosine_p01=nan, centred_mean=nan, frobenius=nan, max_abs=nan, finite=False, images=len(candidates)
+        )
+    mean = np.mean([r.astype(np.float64).mean((0, 2, 3)) for r in references], axis=0)[None, :, None, None]
+    cosines = np.concatenate([cell_cosines(r, c) for r, c in zip(references, candidates, strict=True)])
+    centred = [cell_cosines(r - mean, c - mean) for r, c in zip(references, candidates, strict=True)]
+    errors = [c.astype(np.float64) - r for r, c in zip(references, candidates, strict=True)]
+    return ParityReport(
+        cosine_mean=float(cosines.mean()),
+        cosine_p01=float(np.percentile(cosines, WORST_PERCENT)),
+        centred_mean=float(np.concatenate(centred).mean()),
+        frobenius=float(
+            np.sqrt(sum((e**2).sum() for e in errors) / sum((r.astype(np.float64) ** 2).sum() for r in references))
+        ),
+        max_abs=float(max(np.abs(e).max() for e in errors)),
+        finite=True,
+        images=len(references),
+    )
+
+
+def check_gate(report: ParityReport, precision: str, what: str) -> None:
+    """Pass, or say by how much a gate was missed.
+
+    Args:
+        report: of the candidate.
+        precision: a key of `GATES`.
+        what: the artefact's name, for the message.
+
+    Raises:
+        ParityError: a bound does not hold.
+    """
+    gate = GATES[precision]
+    if report.passes(gate):
+        return
+    if not report.finite:
+        raise ParityError(f"{what}: its features hold NaN or Inf; try a wider precision, for instance bf16 or fp32")
+    bounds = f"mean >= {gate.cosine_mean}, worst 1 % >= {gate.cosine_p01}"
+    if gate.frobenius is not None:
+        bounds += f", error <= {gate.frobenius}"
+    raise ParityError(
+        f"{what} differs from PyTorch: cosine mean {report.cosine_mean:.5f}, worst 1 % {report.cosine_p01:.5f}, relative "
+        f"error {report.frobenius:.2e} on {report.images} images; {precision} asks {bounds}"
+    )

@@ -1,0 +1,91 @@
+"""The deployed graph as one module to read: uint8 pixels in, dense features out.
+
+Everything that a device runs stands in `FusedModel.forward`, in order; the exporter only traces it. Sizes are fixed
+when it is built, so that position tables and reference points are constants of the graph.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from brixel_edge.deformable import DeformableAttention, SamplerKind
+from brixel_edge.spec import ImageSpec, ModelSpec
+from brixel_edge.student import Student
+
+
+class FusedModel(nn.Module):
+    """Pre-processing, backbone, adapter and head for one image size.
+
+    Args:
+        student: in evaluation mode; it is copied.
+        spec: gives size, channel order, mean and std.
+        sampler: lowering of deformable sampling.
+    """
+
+    def __init__(self, student: Student, spec: ModelSpec, sampler: SamplerKind = "gridsample") -> None:
+        super().__init__()
+        self.backbone = student.backbone.pinned(spec.image.height, spec.image.width)
+        self.refiner = None if student.refiner is None else folded(student.refiner, sampler)
+        mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in (spec.image.mean, spec.image.std))
+        # (x / 255 - mean) / std as one multiplication and one addition
+        self.register_buffer("scale", 1.0 / (255.0 * std))
+        self.register_buffer("shift", -mean / std)
+        order = (2, 1, 0) if spec.image.channels == "BGR" else (0, 1, 2)
+        self.register_buffer("rgb", torch.tensor(order))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(1, H, W, 3) uint8 -> (1, D, h, w)."""
+        x = image.to(torch.float32).permute(0, 3, 1, 2)
+        x = torch.index_select(x, 1, self.rgb)  # type: ignore[arg-type]
+        x = x * self.scale + self.shift
+        maps = self.backbone(x)
+        return maps[-1] if self.refiner is None else self.refiner(x, maps)
+
+
+def folded(refiner: nn.Module, sampler: SamplerKind) -> nn.Module:
+    """A frozen copy with BatchNorm folded into the convolutions before it, and one lowering of sampling."""
+    refiner = copy.deepcopy(refiner).eval().requires_grad_(False)
+    for module in refiner.modules():
+        if isinstance(module, DeformableAttention):
+            module.sampler = sampler
+        if isinstance(module, nn.Sequential):
+            _fold_sequence(module)
+    return refiner
+
+
+def _fold_sequence(sequence: nn.Sequential) -> None:
+    for index in range(len(sequence) - 1):
+        conv, norm = sequence[index], sequence[index + 1]
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            sequence[index] = fuse_conv_bn_eval(conv, norm)
+            sequence[index + 1] = nn.Identity()
+
+
+def spec_from_student(student: Student, height: int, width: int, adapter: str, channels: str = "BGR") -> ModelSpec:
+    """The spec of a student at one image size [px].
+
+    Raises:
+        SpecError: a size that does not fit the patch.
+    """
+    backbone = student.backbone.spec
+    return ModelSpec(
+        backbone=backbone.timm_name,
+        patch_px=backbone.patch_px,
+        dim=backbone.width,
+        tap_layers=backbone.tap_layers,
+        adapter=adapter,  # type: ignore[arg-type]
+        image=ImageSpec(
+            height=height,
+            width=width,
+            mean=backbone.mean,
+            std=backbone.std,
+            channels=channels,  # type: ignore[arg-type]
+        ),
+        grid=student.grid(height, width),
+        licence=backbone.licence,
+        trained=student.trained,
+    )

@@ -1,0 +1,1 @@
+../../brixel_edge/__init__.py
