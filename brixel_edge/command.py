@@ -1,0 +1,113 @@
+"""What all commands share: common flags, one line for an error, its exit code, results on stdout.
+
+A command is a function from parsed arguments to its result, once as plain JSON values and once as text for people.
+Everything else (progress, warnings, errors) goes to stderr. Imports nothing heavy, so that `--help` stays quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from brixel_edge.errors import BrixelError, MemoryBudgetError
+
+Command = Callable[[argparse.Namespace], tuple[dict[str, Any], str]]
+
+LOGGER_NAME = "brixel_edge"
+EXIT_INTERNAL = 1
+EXIT_INTERRUPTED = 130  # what a shell reports for a process that SIGINT ended
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags that every command has."""
+    parser.add_argument("--json", action="store_true", help="print the result, or the error, as JSON on stdout")
+    parser.add_argument("--debug", action="store_true", help="on an error, print the traceback; log details")
+    parser.add_argument("--version", action=_PrintVersion, help="print the version and exit")
+
+
+class _PrintVersion(argparse.Action):
+    """Looks the version up only when it is asked for: importlib.metadata costs more than argparse itself."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(nargs=0, **options)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        print(f"{parser.prog} {version('brixel-edge')}")
+        parser.exit()
+
+
+def run_command(parser: argparse.ArgumentParser, command: Command, argv: list[str] | None = None) -> int:
+    """Parse, run, print the result.
+
+    Args:
+        parser: with the flags of `add_common_arguments`; its `prog` names the command in messages.
+        command: returns (what --json prints, what is printed for people).
+        argv: arguments without the program's name; None takes those of the process.
+
+    Returns:
+        the exit code: 0, that of the BrixelError, 1 for an error of ours, 130 when interrupted.
+
+    Raises:
+        SystemExit: by argparse, with 0 for --help and 2 for a usage error.
+    """
+    arguments = parser.parse_args(argv)
+    _log_to_stderr(parser.prog, logging.DEBUG if arguments.debug else logging.WARNING)
+    try:
+        record, text = command(arguments)
+        print(json.dumps(record) if arguments.json else text, flush=True)
+    except KeyboardInterrupt:
+        print(f"{parser.prog}: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output (`| head`) is gone; the interpreter must not complain when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        return _report(error, parser.prog, as_json=arguments.json, debug=arguments.debug)
+    return 0
+
+
+def _report(error: Exception, program: str, as_json: bool, debug: bool) -> int:
+    """One line for people, JSON for machines, and the exit code."""
+    message, code = " ".join(str(error).split()), EXIT_INTERNAL
+    if isinstance(error, BrixelError):
+        code = error.exit_code
+    elif isinstance(error, MemoryError):
+        message, code = "out of memory; use a smaller model or image size", MemoryBudgetError.exit_code
+    else:
+        message = f"internal error: {type(error).__name__}: {message}; please report it with what --debug prints"
+    if debug:
+        traceback.print_exception(error)
+    print(f"{program}: error: {message}", file=sys.stderr, flush=True)
+    if as_json:
+        record = {"error": {"kind": type(error).__name__, "message": message}, "exit_code": code}
+        print(json.dumps(record), flush=True)
+    return code
+
+
+def _log_to_stderr(program: str, level: int) -> None:
+    """Show the package's log lines in the same form as errors; a second call replaces the first."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_LineFormatter(program))
+    logger = logging.getLogger(LOGGER_NAME)
+    logger.handlers = [handler]
+    logger.setLevel(level)
+    logger.propagate = False
+
+
+class _LineFormatter(logging.Formatter):
+    """`brixel-run: warning: ...`, like the error lines."""
+
+    def __init__(self, program: str) -> None:
+        super().__init__()
+        self.program = program
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{self.program}: {record.levelname.lower()}: {record.getMessage()}"
