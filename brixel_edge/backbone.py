@@ -41,7 +41,7 @@ class Backbone(nn.Module):
         super().__init__()
         if spec.tap_layers[-1] >= spec.depth:
             raise SpecError(
-                f"tapped layers {spec.tap_layers} exceed the {spec.depth} blocks; the last one is {spec.depth - 1}"
+                f"tapped layers {spec.tap_layers} exceed the {spec.depth} blocks; the last is {spec.depth - 1}"
             )
         self.vit = vit.eval().requires_grad_(False)
         self.spec = spec
@@ -62,7 +62,7 @@ class Backbone(nn.Module):
         """
         self.check_size(*image.shape[-2:])
         return self.vit.forward_intermediates(  # type: ignore[operator]
-            image, indices=list(self.spec.tap_layers), norm=True, intermediates_only=True
+            image, indices=list(self.spec.tap_layers), norm=True, intermediates_only=True, stop_early=True
         )
 
     def check_size(self, height: int, width: int) -> None:

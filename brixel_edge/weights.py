@@ -75,7 +75,7 @@ def read_state(path: Path) -> State:
                 return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - safe_open is no dict
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, BadZipFile, OSError) as error:
-        reason = str(error).splitlines()[0][:120]
+        reason = (str(error) or type(error).__name__).splitlines()[0][:120]
         raise BundleError(f"{path} is not a readable weight file ({reason}); give a .pth or .safetensors") from error
     for wrapper in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
@@ -160,7 +160,7 @@ def architecture_from_meta(state: State, path: Path) -> BackboneSpec:
         "qkv_bias": _has_qkv_bias(state, path),
     }
     if swiglu:
-        overrides["swiglu_mlp"] = True
+        overrides |= {"swiglu_mlp": True, "swiglu_align_to": 1}  # aligned: timm's form with two separate inputs
     return BackboneSpec(
         timm_name="vit_small_patch16_dinov3",
         patch_px=patch,
@@ -262,7 +262,7 @@ def read_adapter(path: Path) -> tuple[State, dict[str, object]]:
             metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
     if not any(key.startswith(("adapter.", "head.")) for key in state):
         raise BundleError(
-            f"{path} is not an adapter file: it has no adapter.* or head.* keys (found {sorted(state)[:3]})"
+            f"{path} is no adapter file: it has no adapter.* or head.* keys (found {sorted(state)[:3]})"
         )
     live = {key: value for key, value in state.items() if not _DEAD_ADAPTER.match(key)}
     if (levels := live.get("adapter.level_embed")) is not None:
