@@ -65,15 +65,17 @@ def _fold_sequence(sequence: nn.Sequential) -> None:
             sequence[index + 1] = nn.Identity()
 
 
-def spec_from_student(student: Student, height: int, width: int, adapter: str, channels: str = "BGR") -> ModelSpec:
-    """The spec of a student at one image size [px].
+def spec_from_student(
+    student: Student, height: int, width: int, adapter: str, channels: str = "BGR", *, name: str
+) -> ModelSpec:
+    """The spec of a student at one image size [px]; `name` is what the user calls the backbone.
 
     Raises:
         SpecError: a size that does not fit the patch.
     """
     backbone = student.backbone.spec
     return ModelSpec(
-        backbone=backbone.timm_name,
+        backbone=name,
         patch_px=backbone.patch_px,
         dim=backbone.width,
         tap_layers=backbone.tap_layers,
