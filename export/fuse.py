@@ -32,6 +32,9 @@ class FusedModel(nn.Module):
         self.refiner = None if student.refiner is None else folded(student.refiner, sampler)
         mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in (spec.image.mean, spec.image.std))
         # (x / 255 - mean) / std as one multiplication and one addition
+        self.scale: Tensor
+        self.shift: Tensor
+        self.rgb: Tensor
         self.register_buffer("scale", 1.0 / (255.0 * std))
         self.register_buffer("shift", -mean / std)
         order = (2, 1, 0) if spec.image.channels == "BGR" else (0, 1, 2)
@@ -40,7 +43,7 @@ class FusedModel(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """(1, H, W, 3) uint8 -> (1, D, h, w)."""
         x = image.to(torch.float32).permute(0, 3, 1, 2)
-        x = torch.index_select(x, 1, self.rgb)  # type: ignore[arg-type]
+        x = torch.index_select(x, 1, self.rgb)
         x = x * self.scale + self.shift
         maps = self.backbone(x)
         return maps[-1] if self.refiner is None else self.refiner(x, maps)

@@ -57,6 +57,6 @@ def load_images(paths: Sequence[Path], height: int, width: int, channels: str = 
         pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)
         if pixels is None:
             raise BundleError(f"{path} is not an image that OpenCV reads; remove it from the folder")
-        resized = resize_image(pixels, height, width)
+        resized = resize_image(np.asarray(pixels, np.uint8), height, width)
         images.append(np.ascontiguousarray(resized[..., ::-1] if channels == "RGB" else resized)[None])
     return images
