@@ -47,3 +47,13 @@ class SourceError(BrixelError, OSError):
     """A camera or stream that cannot be opened, or was lost for good."""
 
     exit_code = 7
+
+
+class DataError(BrixelError, ValueError):
+    """Training data that cannot be used: no photographs, too few for a batch, none large enough."""
+
+
+class TrainingError(BrixelError, RuntimeError):
+    """A training run that cannot go on: a loss that is not a number, results that cannot be written."""
+
+    exit_code = 4
