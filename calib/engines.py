@@ -1,0 +1,94 @@
+"""Running a graph for measurement: ONNX Runtime and OpenVINO behind one call, uint8 image in, named arrays out.
+
+What the device uses is `brixel_edge.runtimes`; these need more (every output, a fixed thread count, kernels counted) and
+less (no streams, no budget). OpenVINO runs with its f32 hint: its default on recent CPUs is bfloat16, which would be
+measured along with INT8.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from brixel_edge.calib.frames import Frame
+from brixel_edge.errors import BackendMissing
+
+Outputs = dict[str, NDArray[np.float32]]
+EngineName = Literal["ort", "openvino"]
+_QUIET = 3  # errors only: the optimiser warns of every constant it folds
+
+
+class Engine(Protocol):
+    """A loaded graph."""
+
+    def run(self, image: Frame) -> Outputs:
+        """All outputs for one uint8 (1, H, W, 3) image."""
+        ...
+
+
+class OrtEngine:
+    """ONNX Runtime on the CPU, with the settings that a user gets who opens the file with no options but threads."""
+
+    def __init__(self, model: Path | bytes, *, threads: int = 2) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = _QUIET
+        # Memory patterns and the arena keep every peak of the graph; off, a 1024 px graph needs what it needs now.
+        source = str(model) if isinstance(model, Path) else model
+        self.session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        self.names = [output.name for output in self.session.get_outputs()]
+        self.image = self.session.get_inputs()[0].name
+
+    def run(self, image: Frame, **further: NDArray) -> Outputs:
+        """All outputs for one image; `further` are the inputs that calibration graphs have besides."""
+        return dict(zip(self.names, self.session.run(None, {self.image: image, **further}), strict=True))  # type: ignore[arg-type]
+
+
+class OpenVinoEngine:
+    """OpenVINO on the CPU.
+
+    Args:
+        path: ONNX file.
+        threads: of inference.
+        hint: precision of what is not integer, `f32` or `bf16`.
+        profiled: keep the kind of kernel that ran for every node.
+
+    Raises:
+        BackendMissing: OpenVINO is not installed.
+    """
+
+    def __init__(self, path: Path, *, threads: int = 2, hint: str = "f32", profiled: bool = False) -> None:
+        try:
+            import openvino
+        except ImportError as error:
+            raise BackendMissing("OpenVINO is not installed; pip install 'brixel-edge[openvino]'") from error
+        settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": hint, "PERF_COUNT": profiled}
+        self.compiled = openvino.compile_model(str(path), "CPU", {**settings, "PERFORMANCE_HINT": "LATENCY"})
+        self.request = self.compiled.create_infer_request()
+        self.names = [output.get_any_name() for output in self.compiled.outputs]
+
+    def run(self, image: Frame) -> Outputs:
+        """All outputs for one image."""
+        self.request.infer([image])
+        return {name: self.request.get_output_tensor(position).data.copy() for position, name in enumerate(self.names)}
+
+
+def open_engine(name: EngineName, path: Path, *, threads: int = 2) -> Engine:
+    """Load a graph into a backend by its name."""
+    return OpenVinoEngine(path, threads=threads) if name == "openvino" else OrtEngine(path, threads=threads)
+
+
+def median_ms(engines: dict[str, Engine], image: Frame, *, rounds: int = 7, warmup: int = 2) -> dict[str, float]:
+    """Median latency of each engine [ms], measured call by call in turn so that all meet the same machine."""
+    times: dict[str, list[float]] = {name: [] for name in engines}
+    for _ in range(warmup + rounds):
+        for name, engine in engines.items():
+            start = time.perf_counter()
+            engine.run(image)
+            times[name].append((time.perf_counter() - start) * 1e3)
+    return {name: float(np.median(values[warmup:])) for name, values in times.items()}

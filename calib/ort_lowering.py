@@ -1,0 +1,131 @@
+"""The lowering for ONNX Runtime on the CPU: its own integer operators, written out, so that nothing is left to fusion.
+
+Linears become MatMulIntegerToFloat on unsigned activations with the bias inside, dense convolutions QLinearConv with the
+Relu behind them absorbed. Plain Q/DQ would not do: the optimiser first joins MatMul and bias into a float Gemm and then
+finds no pattern (measured on ONNX Runtime 1.31: 0 integer kernels, 1.5 times the float latency). Written out, the file
+runs in INT8 for everyone who opens it with no session options at all. Unsigned, because with signed activations the same
+operator takes a path seven times slower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from brixel_edge.calib.graph import Graph
+from brixel_edge.calib.layers import Layer
+from brixel_edge.calib.qdq import IntegerLayer, correct_bias
+from brixel_edge.calib.scales import Range, quantize_weight
+
+CONTRIB = "com.microsoft"
+
+
+def result_tensor(graph: Graph, layer: Layer) -> str:
+    """The tensor that a convolution's integers stand for: behind the Relu, where it has one for itself."""
+    readers = graph.consumers[layer.output]
+    alone = len(readers) == 1 and readers[0].op_type == "Relu" and layer.output not in graph.outputs
+    return readers[0].output[0] if alone else layer.output
+
+
+def takes_integers(layer: Layer, weight_shape: tuple[int, ...]) -> bool:
+    """Whether ONNX Runtime gains from a layer in INT8.
+
+    A 1x1 convolution does not: measured 12.9 ms against 10.3 ms for 384x384 channels at 64x64 cells, quantising included,
+    and its rounded output costs accuracy; a 3x3 one of the same width takes 97 ms against 30 ms.
+    """
+    return layer.is_linear or int(np.prod(weight_shape[2:])) > 1
+
+
+def ort_graph(smoothed: Graph, integers: Iterable[IntegerLayer], ranges: Mapping[str, Range]) -> Graph:
+    """A copy of the smoothed graph with ONNX Runtime's integer operators for `integers`.
+
+    Args:
+        smoothed: float graph after smoothing.
+        integers: layers of the plan that run in INT8.
+        ranges: tensor -> range, for the inputs of linears and the results of convolutions.
+    """
+    graph = smoothed.copy()
+    if not any(entry.domain == CONTRIB for entry in graph.model.opset_import):
+        graph.model.opset_import.append(helper.make_opsetid(CONTRIB, 1))
+    writer = _Writer(graph, ranges)
+    for entry in integers:
+        if takes_integers(entry.layer, tuple(graph.constants[graph.by_name[entry.layer.name].input[1]].dims)):
+            correct_bias(graph, entry)
+            (writer.linear if entry.layer.is_linear else writer.convolution)(entry)
+    graph.commit()
+    return graph
+
+
+class _Writer:
+    """Replaces layers one by one; remembers which tensors already exist as integers."""
+
+    def __init__(self, graph: Graph, ranges: Mapping[str, Range]) -> None:
+        self.graph, self.ranges = graph, ranges
+        self.integer: set[str] = set()
+
+    def quantized(self, x: str, value_range: Range, reader: onnx.NodeProto) -> list[str]:
+        """[integers, scale, zero point] of a tensor; made at its first reader."""
+        names = self.grid(x, value_range)
+        if x not in self.integer:
+            self.integer.add(x)
+            node = helper.make_node("QuantizeLinear", [x, *names], [f"{x}/q"], name=f"{x}/quantize")
+            self.graph.insert_before(reader, node)
+        return [f"{x}/q", *names]
+
+    def grid(self, x: str, value_range: Range) -> list[str]:
+        """[scale, zero point] of a tensor."""
+        scale, zero = value_range.unsigned
+        return [
+            self.graph.put(f"{x}/scale", np.array(scale, np.float32)),
+            self.graph.put(f"{x}/zero", np.array(zero, np.uint8)),
+        ]
+
+    def linear(self, entry: IntegerLayer) -> None:
+        graph, layer = self.graph, entry.layer
+        node = graph.by_name[layer.name]
+        integers, scale = quantize_weight(graph.array(node.input[1]), layer.out_axis)
+        x, x_scale, x_zero = self.quantized(entry.x, entry.range, node)
+        weight = graph.put(f"{layer.name}/weight", np.ascontiguousarray(integers if layer.out_axis else integers.T))
+        weight_scale = graph.put(f"{layer.name}/weight_scale", scale)
+        bias = self._bias_name(layer, node)
+        inputs = [x, weight, x_scale, weight_scale, x_zero, "", *([bias] if bias else [])]
+        new = helper.make_node(
+            "MatMulIntegerToFloat", inputs, [layer.output], name=f"{layer.name}/int8", domain=CONTRIB
+        )
+        graph.insert_before(node, new)
+        graph.remove(node)
+        if layer.bias_node:
+            graph.remove(graph.by_name[layer.bias_node])
+
+    def _bias_name(self, layer: Layer, node: onnx.NodeProto) -> str:
+        if not layer.bias_node:
+            return node.input[2] if len(node.input) > 2 else ""
+        return next(name for name in self.graph.by_name[layer.bias_node].input if name in self.graph.constants)
+
+    def convolution(self, entry: IntegerLayer) -> None:
+        graph, layer = self.graph, entry.layer
+        node, result = graph.by_name[layer.name], result_tensor(graph, layer)
+        integers, scale = quantize_weight(graph.array(node.input[1]), layer.out_axis)
+        x = self.quantized(entry.x, entry.range, node)
+        weight = [
+            graph.put(f"{layer.name}/weight", integers),
+            graph.put(f"{layer.name}/weight_scale", scale),
+            graph.put(f"{layer.name}/weight_zero", np.zeros(scale.shape, np.int8)),
+        ]
+        grid = self.grid(result, self.ranges[result])
+        inputs = [*x, *weight, *grid]
+        if len(node.input) > 2:
+            bias_scale = scale.astype(np.float64) * entry.range.unsigned[0]
+            steps = np.clip(np.rint(graph.array(node.input[2]) / bias_scale), -(2**31), 2**31 - 1).astype(np.int32)
+            inputs.append(graph.put(f"{layer.name}/bias", steps))
+        new = helper.make_node("QLinearConv", inputs, [f"{result}/q"], name=f"{layer.name}/int8")
+        new.attribute.extend(node.attribute)
+        back = helper.make_node("DequantizeLinear", [f"{result}/q", *grid], [result], name=f"{result}/dequantize")
+        self.integer.add(result)
+        graph.insert_before(node, new, back)
+        graph.remove(node)
+        if result != layer.output:
+            graph.remove(graph.consumers[layer.output][0])
