@@ -12,12 +12,22 @@ from typing import Any
 
 from brixel_edge.errors import BackendMissing
 
+_OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation
 # Newest first: cuda-python 12.3 and later, then the older ones of CUDA 11 (JetPack 5).
 _RUNTIME_MODULES = ("cuda.bindings.runtime", "cuda.cudart")
 
 
 class CudaError(RuntimeError):
-    """A CUDA call that failed; its caller knows what that means to the user."""
+    """A CUDA call that failed; its caller knows what that means to the user. `code` is a cudaError_t."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+    @property
+    def is_out_of_memory(self) -> bool:
+        """Whether an allocation failed."""
+        return self.code == _OUT_OF_MEMORY
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +75,7 @@ def checked(cudart: Any, result: tuple[Any, ...], what: str) -> Any:
     """
     code, *values = result
     if int(code) != 0:
-        raise CudaError(f"CUDA cannot {what}: {error_name(cudart, code)} ({int(code)})")
+        raise CudaError(f"CUDA cannot {what}: {error_name(cudart, code)} ({int(code)})", int(code))
     return values[0] if len(values) == 1 else tuple(values)
 
 
