@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
+DEMO_OUT     ?= demo
+DEMO_SECONDS ?= 10
 
 .PHONY: demo test check setup lock bench clean
 
@@ -17,7 +19,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $@
 
 demo: $(STAMP)
-	$(BIN)/python -m brixel_edge.command_demo --out demo
+	$(BIN)/python -m brixel_edge.command_demo --out $(DEMO_OUT) --seconds $(DEMO_SECONDS)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
