@@ -11,7 +11,7 @@ import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,7 @@ _NEEDS: dict[str, tuple[tuple[str, ...], str]] = {
 class Runtime(Protocol):
     """An opened engine. Not for two threads at once."""
 
-    def infer(self, image: NDArray[np.uint8]) -> dict[str, NDArray[np.floating]]:
+    def infer(self, image: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         """Run the graph.
 
         Args:
