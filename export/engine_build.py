@@ -206,16 +206,16 @@ def _build_once(site: _Site, typing: Typing) -> _Built:
     """Parse and build with one typing; the plan is written, all of TensorRT's objects are gone at the end."""
     dialect, log, precision = site.dialect, site.log, site.request.precision
     builder = _builder(site)
+    config = builder.create_builder_config()
+    # What the release or the board lacks is refused before the graph is read.
+    apply_settings(dialect, builder, config, site.settings)
+    if typing == "weak":
+        set_precision_flags(dialect, config, precision, site.facts)
     network = builder.create_network(network_flags(dialect, typing))
     refusal = parse_graph(dialect, network, log, site.request.graph)
     if refusal is not None:
         raise _failure(log, f"TensorRT {dialect.version} cannot read the graph: {refusal}")
-    config = builder.create_builder_config()
-    apply_settings(dialect, builder, config, site.settings)
-    pinned = 0
-    if typing == "weak":
-        set_precision_flags(dialect, config, precision, site.facts)
-        pinned = pin_float_layers(dialect, network, site.facts)
+    pinned = pin_float_layers(dialect, network, site.facts) if typing == "weak" else 0
     monitor = monitor_for(dialect.module, site.emit)
     if monitor is not None:
         config.progress_monitor = monitor
