@@ -21,6 +21,7 @@ from torch import nn
 from brixel_edge.errors import BuildError
 from brixel_edge.export.census import Census, assert_census
 from brixel_edge.export.fuse import FusedModel
+from brixel_edge.export.passes import fusable_gelu
 from brixel_edge.onnx_metadata import SPEC_KEY
 from brixel_edge.spec import ModelSpec
 
@@ -46,6 +47,7 @@ def onnx_from_model(model: FusedModel, spec: ModelSpec, out: Path) -> Census:
     """
     image = torch.zeros((1, spec.image.height, spec.image.width, 3), dtype=torch.uint8)
     graph = _simplified(_traced(model, image))
+    fusable_gelu(graph)
     _strip(graph)
     graph = onnx.shape_inference.infer_shapes(graph, strict_mode=True)
     census = assert_census(graph)
