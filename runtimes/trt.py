@@ -152,6 +152,8 @@ def open_trt(
     plan = Path(plan)
     if not plan.is_file() or plan.suffix == ".onnx":
         raise BundleError(f"{plan} is not a TensorRT plan; make one with brixel-export ... --engine trt-fp16")
+    if not plan.stat().st_size:
+        raise BundleError(f"{plan} is empty; rebuild it: brixel-export ... --engine trt-fp16")
     report = read_report(plan)
     identity = report.identity if report else identity_from_name(plan.name)
     rebuild = f"rebuild it here: brixel-export ... {identity.rebuild_option if identity else '--engine trt-fp16'}"
@@ -172,7 +174,7 @@ def open_trt(
         engine.close()
         if error.is_out_of_memory:
             raise MemoryBudgetError(
-                f"{plan.name} does not fit into this device: {error}; close other programs"
+                f"{plan.name} does not fit on this device: {error}; close other programs"
             ) from error
         raise BuildError(f"{plan.name} does not run on this device: {error}; {rebuild}") from error
     except Exception:
