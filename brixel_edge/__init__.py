@@ -1,0 +1,49 @@
+"""Dense ViT features, fine enough to segment and measure with, on devices with 4 GB of memory or less.
+
+    import brixel_edge
+
+    with brixel_edge.open_model("vits16.brixel") as model:
+        fm = model(frame_bgr)
+        heat = fm.similarity(fm.at(x=320, y=240))
+
+    for fm in brixel_edge.stream("vits16.brixel", source="0"):
+        ...
+
+Names are loaded at their first use, so that importing the package costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from brixel_edge.features import FeatureMap
+    from brixel_edge.runtimes.model import Model, open_model
+    from brixel_edge.runtimes.stream import stream
+
+    __version__: str
+
+__all__ = ["FeatureMap", "Model", "__version__", "open_model", "stream"]
+
+_HOMES = {
+    "FeatureMap": "brixel_edge.features",
+    "Model": "brixel_edge.runtimes.model",
+    "open_model": "brixel_edge.runtimes.model",
+    "stream": "brixel_edge.runtimes.stream",
+}
+
+
+def __getattr__(name: str) -> object:
+    import importlib
+
+    if name == "__version__":
+        import importlib.metadata
+
+        return importlib.metadata.version("brixel-edge")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

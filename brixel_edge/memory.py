@@ -1,0 +1,61 @@
+"""Memory of this process, and memory as people write it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from brixel_edge.errors import SpecError
+
+MIB = 1 << 20
+_STATUS = Path("/proc/self/status")
+# G is GiB, as in ulimit, docker and systemd; GB is 10^9.
+_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": MIB, "g": 1 << 30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+_UNITS |= {"kib": 1 << 10, "mib": MIB, "gib": 1 << 30}
+
+
+def parse_bytes(text: str) -> int:
+    """Read an amount of memory: `2GiB`, `900M`, `1.5GB`.
+
+    Raises:
+        SpecError: it is none.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]?i?b?)\s*", text.lower())
+    if match is None or match[2] not in _UNITS:
+        raise SpecError(f"{text!r} is not an amount of memory; for instance 2GiB, 900MiB or 1.5GB")
+    return round(float(match[1]) * _UNITS[match[2]])
+
+
+def format_bytes(size: int) -> str:
+    """In MiB, the unit of every table here."""
+    return f"{size / MIB:.0f} MiB"
+
+
+def resident_bytes() -> int | None:
+    """What the process holds in memory now; None where the system does not say."""
+    return _status_field("VmRSS") or peak_resident_bytes()
+
+
+def peak_resident_bytes() -> int | None:
+    """The most that the process ever held in memory; None where the system does not say.
+
+    From /proc on Linux: getrusage's figure there starts from the parent's when a large process starts a small one.
+    """
+    if (peak := _status_field("VmHWM")) is not None:
+        return peak
+    try:
+        import resource
+        import sys
+    except ImportError:  # Windows
+        return None
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest if sys.platform == "darwin" else largest << 10
+
+
+def _status_field(name: str) -> int | None:
+    try:
+        text = _STATUS.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    match = re.search(rf"^{name}:\s+(\d+) kB$", text, re.MULTILINE)
+    return int(match[1]) << 10 if match else None

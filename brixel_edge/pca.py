@@ -1,0 +1,111 @@
+"""Colours for feature maps that stay put from frame to frame.
+
+A PCA of each frame by itself flickers: components swap, change sign, and one outlier dims the rest. Here mean and
+covariance are running averages over a sample of cells, the new basis is turned onto the old one (orthogonal Procrustes)
+before it takes over, and the range that maps to 0..255 is a running average of percentiles. Nothing is fetched or kept.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brixel_edge.errors import SpecError
+
+COMPONENTS = 3
+# Weight of a new frame in the running averages, and how often the basis is looked at again.
+MOMENTUM, REFRESH_EVERY = 0.1, 5
+_SAMPLED_CELLS = 1024
+_LOW_PERCENT, _HIGH_PERCENT = 2.0, 98.0
+# Steps of subspace iteration from the last basis; the covariance moves little between refreshes.
+_STEPS = 2
+
+
+class PcaColours:
+    """Turns feature maps of one stream into pictures; give it the frames in order.
+
+    Args:
+        momentum: weight of a new frame in the running averages, in (0, 1]; the first frames count more.
+        refresh_every: frames between two looks at the basis.
+    """
+
+    def __init__(self, momentum: float = MOMENTUM, refresh_every: int = REFRESH_EVERY) -> None:
+        if not 0 < momentum <= 1 or refresh_every < 1:
+            raise SpecError(f"momentum {momentum} must be in (0, 1] and refresh_every {refresh_every} at least 1")
+        self._momentum, self._refresh_every = momentum, refresh_every
+        self._frames = self._refreshes = 0
+        self._mean = self._covariance = self._basis = self._range = np.empty(0, np.float32)
+
+    def __call__(self, values: NDArray[np.floating]) -> NDArray[np.uint8]:
+        """Colour one map.
+
+        Args:
+            values: (h, w, D); all maps of a stream have the same D.
+
+        Returns:
+            (h, w, 3) uint8: the first three components as red, green and blue.
+
+        Raises:
+            SpecError: no map, or another D than before.
+        """
+        if values.ndim != 3 or (self._frames and values.shape[2] != len(self._mean)):
+            raise SpecError(f"feature map {values.shape} is not (h, w, D) with the D of the maps before it")
+        h, w, dim = values.shape
+        cells = values.reshape(h * w, dim)
+        if self._frames % self._refresh_every == 0:
+            self._refresh(_sample(cells))
+        self._frames += 1
+        projected = cells @ self._basis.astype(cells.dtype) - self._mean @ self._basis
+        return self._to_bytes(projected.astype(np.float32)).reshape(h, w, COMPONENTS)
+
+    def _refresh(self, cells: NDArray[np.float32]) -> None:
+        """Fold a sample of cells (n, D) into the averages and follow them with the basis."""
+        self._refreshes += 1
+        # The plain mean of all refreshes until the momentum is reached: a dark first frame must not linger.
+        weight = max(self._momentum, 1 / self._refreshes)
+        mean = cells.mean(axis=0)
+        centred = cells - mean
+        covariance = centred.T @ centred / len(cells)
+        if self._refreshes == 1:
+            self._mean, self._covariance, self._range = mean, covariance, np.empty(0, np.float32)
+        else:
+            shift = (mean - self._mean)[:, None]
+            self._covariance = (1 - weight) * (self._covariance + weight * shift @ shift.T) + weight * covariance
+            self._mean = (1 - weight) * self._mean + weight * mean
+        self._basis = _turned_onto(self._new_basis(), self._basis)
+        self._follow_range((cells - self._mean) @ self._basis, weight)
+
+    def _new_basis(self) -> NDArray[np.float32]:
+        """(D, 3), the leading eigenvectors of the covariance, largest first."""
+        if not self._basis.size:
+            _, vectors = np.linalg.eigh(self._covariance)
+            return vectors[:, ::-1][:, :COMPONENTS].astype(np.float32)
+        basis = self._basis
+        for _ in range(_STEPS):
+            basis = np.linalg.qr(self._covariance @ basis)[0]
+        return basis
+
+    def _follow_range(self, projected: NDArray[np.float32], weight: float) -> None:
+        seen = np.percentile(projected, (_LOW_PERCENT, _HIGH_PERCENT), axis=0).astype(np.float32)
+        self._range = seen if not self._range.size else (1 - weight) * self._range + weight * seen
+
+    def _to_bytes(self, projected: NDArray[np.float32]) -> NDArray[np.uint8]:
+        low, high = self._range
+        # A map without contrast (a covered lens) is grey, not amplified noise.
+        span = np.maximum(high - low, 1e-6 * (np.abs(self._mean).max() + 1))
+        return np.clip((projected - low) / span * 255, 0, 255).astype(np.uint8)
+
+
+def _sample(cells: NDArray[np.floating]) -> NDArray[np.float32]:
+    """At most some 1000 cells, evenly over the map; an odd step, so that columns are not skipped in step with rows."""
+    step = max(1, len(cells) // _SAMPLED_CELLS) | 1
+    return cells[::step].astype(np.float32)
+
+
+def _turned_onto(basis: NDArray[np.float32], target: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The basis of the same subspace that lies closest to `target` (orthogonal Procrustes); as it is without one."""
+    if not target.size:
+        # Signs of eigenvectors are arbitrary; make them a rule, so that two runs have the same colours.
+        return basis * np.where(basis.sum(axis=0) < 0, -1, 1).astype(np.float32)
+    left, _, right = np.linalg.svd(basis.T @ target)
+    return basis @ (left @ right)

@@ -1,0 +1,165 @@
+"""An opened model: a BGR frame in, a FeatureMap out."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brixel_edge.bundle import ResolvedModel, resolve_model
+from brixel_edge.errors import BundleError, SpecError
+from brixel_edge.features import FeatureMap
+from brixel_edge.fit import Fit, FittedImage, check_fit, fit_frame
+from brixel_edge.runtimes.base import AUTO, OpenVinoPrecision, Runtime, RuntimeSettings, choose_backend, open_runtime
+from brixel_edge.spec import UNTRAINED_NOTICE, ModelSpec
+
+_LOG = logging.getLogger(__name__)
+OUTPUT = "features"
+
+
+class Model:
+    """A model on a backend; made by `open_model`, for one thread at a time. Close it, or use it in a `with`.
+
+    Attributes:
+        spec: what the model is.
+        name: what to call it.
+        backend: what executes it: `ort`, `openvino` or `trt`.
+        fit: how frames of another aspect are taken.
+    """
+
+    def __init__(self, resolved: ResolvedModel, runtime: Runtime, backend: str, fit: Fit) -> None:
+        self.spec: ModelSpec = resolved.spec
+        self.name = resolved.name
+        self.backend = backend
+        self.fit: Fit = fit
+        self._runtime: Runtime | None = runtime
+
+    def __call__(
+        self, frame_bgr: NDArray[np.uint8], *, t_capture_s: float | None = None, frame_index: int = 0
+    ) -> FeatureMap:
+        """The features of one frame.
+
+        Args:
+            frame_bgr: (H, W, 3) uint8, as OpenCV delivers it; any size.
+            t_capture_s: when it was taken, by `time.monotonic()`; None takes now.
+            frame_index: your count of it.
+
+        Raises:
+            SpecError: no such frame, or the model is closed.
+        """
+        stamp = time.monotonic() if t_capture_s is None else t_capture_s
+        fitted = self.prepare(frame_bgr)
+        return self.features(fitted, t_capture_s=stamp, frame_index=frame_index, frame_bgr=frame_bgr)
+
+    def prepare(self, frame_bgr: NDArray[np.uint8]) -> FittedImage:
+        """The first half of a call: bring the frame to the graph's size. May run in another thread.
+
+        Raises:
+            SpecError: no uint8 (H, W, 3) frame.
+        """
+        return fit_frame(frame_bgr, self.spec.image, self.fit)
+
+    def features(
+        self,
+        fitted: FittedImage,
+        *,
+        t_capture_s: float,
+        frame_index: int = 0,
+        is_after_gap: bool = False,
+        frame_bgr: NDArray[np.uint8] | None = None,
+    ) -> FeatureMap:
+        """The second half of a call: run the graph.
+
+        Raises:
+            SpecError: the model is closed.
+        """
+        if self._runtime is None:
+            raise SpecError(f"{self.name} is closed; open it again with open_model")
+        values = self._runtime.infer(fitted.image)[OUTPUT][0].transpose(1, 2, 0)
+        h, w = values.shape[:2]
+        view = fitted.view
+        return FeatureMap(
+            values=values,
+            stride_px=(view.height_px / h, view.width_px / w),
+            offset_px=(view.top_px, view.left_px),
+            frame_size=fitted.frame_size,
+            t_capture_s=t_capture_s,
+            frame_index=frame_index,
+            is_after_gap=is_after_gap,
+            frame_bgr=frame_bgr,
+        )
+
+    def warm_up(self) -> None:
+        """Run once on grey, so that the first frame does not pay for what an engine puts off until then."""
+        image = self.spec.image
+        self(np.full((image.height, image.width, 3), 127, np.uint8))
+
+    def close(self) -> None:
+        """Free the engine; a second call does nothing."""
+        if self._runtime is not None:
+            self._runtime.close()
+            self._runtime = None
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def engine_path(resolved: ResolvedModel, backend: str, precision: str | None = None) -> Path:
+    """The file that a backend opens: the graph, or for TensorRT the plan in the model directory.
+
+    Raises:
+        BundleError: no plan, or several that the precision does not tell apart.
+    """
+    if backend != "trt":
+        return resolved.graph
+    remedy = "make one on this machine with brixel-export --engine trt-fp16"
+    if resolved.root is None:
+        raise BundleError(f"{resolved.name} is a bare graph, and TensorRT needs a built engine; {remedy}")
+    plans = sorted(resolved.root.glob(f"engine.*{precision or ''}.plan"))
+    if len(plans) != 1:
+        found = f"has several ({', '.join(path.name for path in plans)}); name the precision" if plans else "has none"
+        raise BundleError(f"TensorRT needs a built engine, and {resolved.root} {found}; {remedy}")
+    return plans[0]
+
+
+def open_model(
+    path: str | Path | None = None,
+    backend: str = AUTO,
+    fit: Fit = "stretch",
+    threads: int | None = None,
+    precision: str | None = None,
+    openvino_precision: OpenVinoPrecision = "f32",
+) -> Model:
+    """Open a model; close it when done, or use it in a `with`.
+
+    Args:
+        path: a model directory or .onnx file of brixel-export; None is the built-in default.
+        backend: `ort`, `openvino`, `trt`, or `auto`: OpenVINO on x86 where it is installed, else ONNX Runtime.
+        fit: what to do with frames of another aspect: `stretch` (the whole frame, distorted), `crop` (its centre) or
+            `pad` (all of it, with bars).
+        threads: of CPU backends; None takes one per core.
+        precision: which graph of a model directory; None takes fp32 if there.
+        openvino_precision: in what OpenVINO computes float graphs, `f32` or the faster `bf16`.
+
+    Raises:
+        BundleError: no model there, or not one that the backend can run.
+        BackendMissing: the backend is not installed.
+        SpecError: an argument that cannot be.
+    """
+    check_fit(fit)
+    settings = RuntimeSettings(threads=threads, openvino_precision=openvino_precision)
+    resolved = resolve_model(path, precision)
+    chosen = choose_backend(backend)
+    if not resolved.spec.trained:
+        _LOG.warning("%s: %s", resolved.name, UNTRAINED_NOTICE)
+    runtime = open_runtime(engine_path(resolved, chosen, precision), chosen, settings)
+    return Model(resolved, runtime, chosen, fit)

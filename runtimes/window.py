@@ -1,0 +1,145 @@
+"""A window, where there is a display: OpenCV's if this cv2 has one, else tkinter's from the standard library.
+
+Whether there is a display is asked before either is touched: Qt, which some builds of OpenCV use, ends the process
+when there is none, and no exception says so.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import re
+import sys
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+_LOG = logging.getLogger(__name__)
+_QUIT_KEYS = (27, ord("q"))  # Esc, q
+
+
+class Window(Protocol):
+    """Shows pictures; for the main thread only."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the user still wants it."""
+        ...
+
+    def show(self, picture: NDArray[np.uint8]) -> None:
+        """Show one (H, W, 3) uint8 BGR picture in place of the last."""
+        ...
+
+    def poll(self) -> None:
+        """Let the window answer the mouse and the keys; call it several times a second."""
+        ...
+
+    def close(self) -> None:
+        """Remove the window; a second call does nothing."""
+        ...
+
+
+class OpenCvWindow:
+    """OpenCV's own window. Closes with Esc, q or its button."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._has_picture = False
+        self.is_open = True
+        cv2.namedWindow(title, cv2.WINDOW_AUTOSIZE)
+
+    def show(self, picture: NDArray[np.uint8]) -> None:
+        """Show a picture."""
+        cv2.imshow(self._title, picture)
+        self._has_picture = True
+        self.poll()
+
+    def poll(self) -> None:
+        """Read the keys and see whether the button was pressed."""
+        if not self.is_open:
+            return
+        key = cv2.waitKey(1) & 0xFF
+        gone = self._has_picture and cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1
+        self.is_open = not (gone or key in _QUIT_KEYS)
+
+    def close(self) -> None:
+        """Remove it."""
+        self.is_open = False
+        cv2.destroyAllWindows()
+
+
+class TkWindow:
+    """A tkinter window; the headless OpenCV wheel has none. Closes with Esc, q or its button."""
+
+    def __init__(self, title: str) -> None:
+        import tkinter
+
+        self._image_of = tkinter.PhotoImage
+        self._root: Any = tkinter.Tk()
+        self._root.title(title)
+        self._root.resizable(False, False)
+        self._label = tkinter.Label(self._root, borderwidth=0)
+        self._label.pack()
+        self._image: Any = None
+        self.is_open = True
+        self._root.protocol("WM_DELETE_WINDOW", self._quit)
+        for key in ("<Escape>", "q"):
+            self._root.bind(key, self._quit)
+
+    def _quit(self, *_: object) -> None:
+        self.is_open = False
+
+    def show(self, picture: NDArray[np.uint8]) -> None:
+        """Show a picture; Tk reads it as binary PPM."""
+        height, width = picture.shape[:2]
+        header = f"P6 {width} {height} 255\n".encode()
+        # Tk drops an image that nobody refers to.
+        self._image = self._image_of(data=header + np.ascontiguousarray(picture[..., ::-1]).tobytes(), format="PPM")
+        self._label.configure(image=self._image)
+        self.poll()
+
+    def poll(self) -> None:
+        """Let Tk work."""
+        if self.is_open:
+            self._root.update()
+
+    def close(self) -> None:
+        """Remove it."""
+        self.is_open = False
+        if self._root is not None:
+            self._root.destroy()
+            self._root = None
+
+
+def has_display() -> bool:
+    """Whether a window could appear anywhere; on Linux as the environment says."""
+    if sys.platform.startswith("linux"):
+        return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    return True
+
+
+def has_opencv_gui() -> bool:
+    """Whether this cv2 was built with windows."""
+    return re.search(r"^\s*GUI:\s+(?!NONE)\S", cv2.getBuildInformation(), re.MULTILINE) is not None
+
+
+def open_window(title: str) -> Window | None:
+    """A window, or None where there is no display or nothing that can draw."""
+    if not has_display():
+        return None
+    if has_opencv_gui():
+        return OpenCvWindow(title)
+    if importlib.util.find_spec("tkinter") is None or importlib.util.find_spec("_tkinter") is None:
+        _LOG.warning("no window: this cv2 has none and Python has no tkinter (apt install python3-tk); use --save")
+        return None
+    import tkinter
+
+    try:
+        return TkWindow(title)
+    except tkinter.TclError as error:
+        # A DISPLAY that leads nowhere, or Wayland without XWayland.
+        _LOG.warning("no window: %s; use --save, or --headless to say that none is wanted", error)
+        return None
