@@ -199,6 +199,8 @@ def _first_that_builds(site: _Site) -> tuple[_Built, tuple[BuildAttempt, ...]]:
             continue
         attempts.append(BuildAttempt(typing=typing, error=None))
         return built, tuple(attempts)
+    if len(attempts) == 1:
+        raise BuildError(str(attempts[0].error))
     raise BuildError("; ".join(f"{attempt.typing} typing: {attempt.error}" for attempt in attempts))
 
 
@@ -214,7 +216,7 @@ def _build_once(site: _Site, typing: Typing) -> _Built:
     network = builder.create_network(network_flags(dialect, typing))
     refusal = parse_graph(dialect, network, log, site.request.graph)
     if refusal is not None:
-        raise _failure(log, f"TensorRT {dialect.version} cannot read the graph: {refusal}")
+        raise _failure(log, f"{dialect.label} cannot read the graph: {refusal}")
     pinned = pin_float_layers(dialect, network, site.facts) if typing == "weak" else 0
     monitor = monitor_for(dialect.module, site.emit)
     if monitor is not None:
@@ -225,7 +227,7 @@ def _build_once(site: _Site, typing: Typing) -> _Built:
     plan = builder.build_serialized_network(network, config)
     build_s = time.perf_counter() - begin_s
     if plan is None:
-        raise _failure(log, f"TensorRT {dialect.version} did not build the graph: {log.reason()}")
+        raise _failure(log, f"{dialect.label} did not build the graph: {log.reason()}")
     site.request.plan.write_bytes(memoryview(plan))
     if site.timing_cache is not None:
         save_timing_cache(config, site.timing_cache)
@@ -242,12 +244,16 @@ def _builder(site: _Site) -> Any:
     try:
         return site.dialect.module.Builder(site.log.logger)
     except (TypeError, RuntimeError) as error:  # pybind's words for a constructor that gave no object
-        raise _failure(site.log, f"TensorRT {site.dialect.version} cannot start: {site.log.reason()}") from error
+        raise _failure(site.log, f"{site.dialect.label} cannot start: {site.log.reason()}") from error
 
 
 def _failure(log: BuildLog, message: str) -> BrixelError:
     if log.has_run_out_of_memory:
         return MemoryBudgetError(f"TensorRT ran out of device memory while building ({log.reason()}); {LEVERS}")
+    if "libnvinfer_lean" in message:
+        message += (
+            "; a version-compatible plan holds that library: apt install libnvinfer-lean10, or leave the option out"
+        )
     return BuildError(message)
 
 

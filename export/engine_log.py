@@ -19,6 +19,9 @@ _OUT_OF_MEMORY = re.compile(
     re.IGNORECASE,
 )
 _MEMORY_LINE = re.compile(r"Total (Activation|Weights) Memory: (\d+)")
+# Places in NVIDIA's sources, and the complaint of a machine without a GPU that follows every parser error.
+_NOISE = re.compile(r"\s*\[checkMacros\.cpp::catchCudaError.*$|\s+In \w+ at /\S+:\d+")
+_MAX_REASON = 400
 _NO_KERNEL = re.compile(r"Could not find any implementation for node")
 
 
@@ -79,12 +82,18 @@ class BuildLog:
             return "it gave no reason"
         named = [line for line in self.errors if _NO_KERNEL.search(line)]
         first, last = (named or self.errors)[0], self.errors[-1]
-        return first if first == last else f"{first} ... {last}"
+        return one_line(first if first == last else f"{first} ... {last}")
 
     def forget(self) -> None:
         """Start the next attempt with a clean page."""
         self.errors.clear()
         self._has_run_out = False
+
+
+def one_line(text: str) -> str:
+    """A message of TensorRT without line breaks, source positions and excess."""
+    line = _NOISE.sub("", " ".join(text.split()))
+    return line if len(line) <= _MAX_REASON else f"{line[:_MAX_REASON]}..."
 
 
 def monitor_for(module: Any, emit: Emit) -> Any:

@@ -100,18 +100,20 @@ class BarProgress:
         self._bar: Any = None
         self._tree = PhaseTree()
         self._log = LoggedProgress()
+        self._has_phases = True
 
     def on_event(self, event: dict[str, Any]) -> None:
         """Move the bar."""
         self._log.on_event(event)
         kind = event["event"]
         if kind == "start":
+            self._has_phases = event["has_phases"]
             shape = "{l_bar}{bar}| {elapsed}{postfix}" if event["has_phases"] else "{desc}: {elapsed}{postfix}"
             self._bar = self._tqdm(total=100, desc="TensorRT", file=sys.stderr, bar_format=shape)
         elif kind in ("phase", "step", "finish"):
             self._tree.on_event(event)
             self._show(self._tree.innermost)
-        elif kind == "log":
+        elif kind == "log" and not self._has_phases:
             self._show(event["message"][:60])
 
     def _show(self, text: str) -> None:

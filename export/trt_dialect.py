@@ -40,6 +40,11 @@ class Dialect:
     has_progress_monitor: bool
     is_ahead_of_time: bool
 
+    @property
+    def label(self) -> str:
+        """Its name and release, for messages."""
+        return f"TensorRT-RTX {self.version}" if self.is_ahead_of_time else f"TensorRT {self.version}"
+
 
 def dialect_of(module: Any) -> Dialect:
     """Ask a module what it can do."""
@@ -64,9 +69,7 @@ def typings_to_try(dialect: Dialect, settings: EngineSettings) -> tuple[Typing, 
     if settings.typing == "auto":
         return strong + weak
     if settings.typing not in strong + weak:
-        raise BuildError(
-            f"TensorRT {dialect.version} has no {settings.typing} typing; it has {' and '.join(strong + weak)}"
-        )
+        raise BuildError(f"{dialect.label} has no {settings.typing} typing; it has {' and '.join(strong + weak)}")
     return (settings.typing,)
 
 
@@ -89,7 +92,7 @@ def set_precision_flags(dialect: Dialect, config: Any, precision: Precision, fac
     wanted = {precision} | {kind for kind in ("fp16", "bf16") if facts.arithmetic_types.get(kind)}
     for kind in sorted(wanted - {"fp32"}):
         if not hasattr(flags, _FLAG_OF[kind]):
-            raise BuildError(f"TensorRT {dialect.version} cannot build {kind}; use --engine trt-fp16")
+            raise BuildError(f"{dialect.label} cannot build {kind}; use --engine trt-fp16")
         config.set_flag(getattr(flags, _FLAG_OF[kind]))
     if wanted != {"fp32"}:
         config.set_flag(flags.OBEY_PRECISION_CONSTRAINTS)
@@ -105,11 +108,13 @@ def apply_settings(dialect: Dialect, builder: Any, config: Any, settings: Engine
     if hasattr(config, "builder_optimization_level"):
         config.builder_optimization_level = settings.optimization_level
     elif settings.optimization_level != EngineSettings().optimization_level:
-        raise BuildError(f"TensorRT {dialect.version} has no optimisation levels; leave out --opt-level")
+        raise BuildError(f"{dialect.label} has no optimisation levels; leave out --opt-level")
     if settings.workspace_bytes is not None:
         config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, settings.workspace_bytes)
     (config.set_flag if settings.has_tf32 else config.clear_flag)(module.BuilderFlag.TF32)
     if settings.is_version_compatible:
+        if dialect.is_ahead_of_time:
+            raise BuildError(f"a {dialect.label} engine runs on that release only; leave out --version-compatible")
         config.set_flag(module.BuilderFlag.VERSION_COMPATIBLE)
     if settings.hardware_compatibility != "none":
         _set_hardware_compatibility(dialect, config, settings)
@@ -127,7 +132,7 @@ def _set_hardware_compatibility(dialect: Dialect, config: Any, settings: EngineS
     if not hasattr(levels, name):
         known = [choice for choice, level in _LEVEL_OF.items() if hasattr(levels, level)]
         raise BuildError(
-            f"TensorRT {dialect.version} has no hardware compatibility {settings.hardware_compatibility!r}; "
+            f"{dialect.label} has no hardware compatibility {settings.hardware_compatibility!r}; "
             f"it has {', '.join(known)}"
         )
     config.hardware_compatibility_level = getattr(levels, name)
@@ -147,7 +152,7 @@ def _set_capabilities(dialect: Dialect, config: Any, settings: EngineSettings) -
     capabilities = dialect.module.ComputeCapability
     missing = [number for number in settings.rtx_capabilities if not hasattr(capabilities, f"SM{number}")]
     if missing:
-        raise BuildError(f"TensorRT-RTX {dialect.version} cannot build for SM {missing[0]}; leave it out of --rtx-sm")
+        raise BuildError(f"{dialect.label} cannot build for SM {missing[0]}; leave it out of --rtx-sm")
     config.num_compute_capabilities = len(settings.rtx_capabilities)
     for index, number in enumerate(settings.rtx_capabilities):
         config.set_compute_capability(getattr(capabilities, f"SM{number}"), index)

@@ -8,7 +8,7 @@ from typing import Any
 
 from brixel_edge.engine_report import EngineTensor
 from brixel_edge.export.engine_graph import GraphFacts
-from brixel_edge.export.engine_log import BuildLog
+from brixel_edge.export.engine_log import BuildLog, one_line
 from brixel_edge.export.trt_dialect import Dialect
 
 # Layers with a choice of arithmetic; to pin any other (shapes, constants, shuffles) is an error under OBEY.
@@ -46,7 +46,7 @@ def _parser_errors(parser: Any) -> str:
             if hasattr(error, "node_name")
             else f"node {error.node()}"
         )
-        line = f"{where}: {' '.join(error.desc().split())}"
+        line = f"{where}: {one_line(error.desc())}"
         if line not in lines:
             lines.append(line)
     if not lines:

@@ -50,7 +50,9 @@ def acted_process(monkeypatch, tmp_path):
     record = tmp_path / "calls.jsonl"
 
     def enter(release="10.3.0", **faults):
-        folders = os.pathsep.join(filter(None, [str(STAND_INS), os.environ.get("PYTHONPATH", "")]))
+        folders = os.pathsep.join(
+            filter(None, [str(STAND_INS / "process"), str(STAND_INS), os.environ.get("PYTHONPATH", "")])
+        )
         monkeypatch.setenv("PYTHONPATH", folders)
         world = {"release": release, "record_path": str(record), **faults}
         monkeypatch.setenv("BRIXEL_ACTED_WORLD", json.dumps(world))
@@ -175,7 +177,7 @@ def test_strong_typing_that_fails_is_followed_by_weak_typing_on_10_3(acted, grap
 
 def test_strong_typing_that_fails_ends_the_build_where_there_is_no_other(acted, graphs, tmp_path):
     acted("11.1", strong_fails=True)
-    with pytest.raises(BuildError, match=r"strong typing: TensorRT 11\.1 did not build the graph: Error Code 10"):
+    with pytest.raises(BuildError, match=r"^TensorRT 11\.1 did not build the graph: Error Code 10"):
         build_here(graphs("vit", "fp16"), "fp16", tmp_path)
 
 

@@ -135,3 +135,100 @@ def grid_sample(precision="fp32", opset=17, mode="bilinear"):
 def save(model, path):
     onnx.save(model, path)
     return path
+
+
+def norm_in_pieces(precision="fp32"):
+    """A LayerNorm in single operators, as exporters before opset 17 wrote it."""
+    make = GraphMaker(precision)
+    tokens = make.tokens()
+    mean = make.node("ReduceMean", [tokens], "mean", axes=[-1])
+    off = make.node("Sub", [tokens, mean], "off")
+    square = make.node("Pow", [off, make.weight("two", 1)], "square")
+    spread = make.node("Sqrt", [make.node("ReduceMean", [square], "variance", axes=[-1])], "spread")
+    return make.model(make.back(make.node("Div", [off, spread], "normed")))
+
+
+def transposed_convolution(precision="fp32"):
+    """Twice the map's size by a ConvTranspose."""
+    make = GraphMaker(precision)
+    weight = make.weight("up_w", DIM, DIM, 2, 2)
+    return make.model(make.node("ConvTranspose", [make.map(), weight], "up", strides=[2, 2], kernel_shape=[2, 2]))
+
+
+def group_norm(precision="fp32"):
+    """GroupNorm as torch's exporter writes it below opset 21: groups as channels of an InstanceNormalization."""
+    make = GraphMaker(precision)
+    source = make.map()
+    groups = 4
+    apart = make.constant("apart", np.array([1, groups, -1], np.int64))
+    together = make.constant("together", np.array([1, DIM, HEIGHT // 4, WIDTH // 4], np.int64))
+    one, zero = make.weight("one", groups), make.weight("none", groups)
+    flat = make.node("Reshape", [source, apart], "groups")
+    normed = make.node("Reshape", [make.node("InstanceNormalization", [flat, one, zero], "inner"), together], "outer")
+    scaled = make.node("Mul", [normed, make.weight("group_g", DIM, 1, 1)], "scaled")
+    return make.model(make.node("Add", [scaled, make.weight("group_b", DIM, 1, 1)], "shifted"))
+
+
+def gelu(precision="fp32"):
+    """Exact GELU by Erf, as below opset 20."""
+    make = GraphMaker(precision)
+    tokens = make.tokens()
+    inner = make.node("Div", [tokens, make.weight("root_two", 1)], "by_root")
+    bell = make.node("Add", [make.node("Erf", [inner], "erf"), make.weight("unit", 1)], "bell")
+    return make.model(
+        make.back(make.node("Mul", [make.node("Mul", [tokens, bell], "gated"), make.weight("half", 1)], "gelu"))
+    )
+
+
+def upsampled(precision="fp32", **changes):
+    """Twice the size by a linear Resize; upsampled(antialias=1) is what TensorRT refuses."""
+    make = GraphMaker(precision, opset=18)
+    scales = make.constant("scales", np.array([1, 1, 2, 2], np.float32))
+    attributes = {"mode": "linear", "coordinate_transformation_mode": "half_pixel", **changes}
+    return make.model(make.node("Resize", [make.map(), "", scales], "up", **attributes))
+
+
+def shuffled(precision="fp32"):
+    """PixelShuffle: DepthToSpace in CRD order."""
+    make = GraphMaker(precision)
+    return make.model(make.node("DepthToSpace", [make.map()], "wide", blocksize=2, mode="CRD"))
+
+
+def gathered(precision="fp32"):
+    """Bilinear samples by four gathers from a padded map, the places computed in fp32."""
+    make = GraphMaker(precision)
+    count, row = (HEIGHT // 4) * (WIDTH // 4), WIDTH // 4 + 2
+    pads = make.constant("pads", np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64))
+    padded = make.node("Pad", [make.map(), pads], "padded")
+    flat = make.node("Reshape", [padded, make.constant("line", np.array([1, DIM, -1], np.int64))], "line_map")
+    places = make.constant("x", make.random.uniform(0, 4, (1, 1, count)).astype(np.float32))
+    low = make.node("Floor", [places], "low")
+    weight = make.node("Cast", [make.node("Sub", [places, low], "part")], "part_16", to=make.element)
+    first = make.node("Cast", [low], "corner", to=TensorProto.INT64)
+    shape = make.constant("many", np.array([1, DIM, count], np.int64))
+    total = None
+    for number, step in enumerate((0, 1, row, row + 1)):
+        index = make.node("Add", [first, make.constant(f"step{number}", np.array([step], np.int64))], f"index{number}")
+        wide = make.node("Expand", [index, shape], f"wide{number}")
+        part = make.node("Mul", [make.node("GatherElements", [flat, wide], f"g{number}", axis=2), weight], f"m{number}")
+        total = part if total is None else make.node("Add", [total, part], f"sum{number}")
+    together = make.constant("map_shape", np.array([1, DIM, HEIGHT // 4, WIDTH // 4], np.int64))
+    return make.model(make.node("Reshape", [total, together], "gathered"))
+
+
+def transpose_first():
+    """uint8 pixels turned before they are cast, which TensorRT refuses."""
+    make = GraphMaker()
+    turned = make.node("Transpose", ["image"], "turned", "turn_uint8", perm=[0, 3, 1, 2])
+    return make.model(make.node("Cast", [turned], "late", to=TensorProto.FLOAT))
+
+
+def integer_bias():
+    """A Linear whose bias went through int32 quantisation, as onnxruntime's quantiser does by default."""
+    make = GraphMaker()
+    bias = make.constant("bias_q", np.arange(DIM, dtype=np.int32))
+    scale = make.constant("bias_scale", np.asarray(0.01, np.float32))
+    zero = make.constant("bias_zero", np.int32(0))
+    real = make.node("DequantizeLinear", [bias, scale, zero], "bias", "bias_DequantizeLinear")
+    product = make.node("MatMul", [make.tokens(), make.weight("w", DIM, DIM)], "product")
+    return make.model(make.back(make.node("Add", [product, real], "biased")))

@@ -253,48 +253,59 @@ class Builder(Strict):
         return Config(self._world)
 
     def build_serialized_network(self, network, config):
-        world, say = self._world, self._say
-        flags = world.enums["NetworkDefinitionCreationFlag"]
-        strong_bit = getattr(flags, "STRONGLY_TYPED", None)
-        has_flags = "FP16" in world.enums["BuilderFlag"].__members__
-        is_strong = not has_flags or bool(strong_bit is not None and network._flags & (1 << strong_bit))
+        world = self._world
+        is_strong = self._is_strong(network)
         world.record("build", {"strong": is_strong, "flags": sorted(config._flags)})
         world.record("oom_score_adj", Path("/proc/self/oom_score_adj").read_text(encoding="ascii").strip())
         world.record("pid", os.getpid())
         monitor = config.progress_monitor if "progress_monitor" in config._allowed else None
         if monitor is not None:
             monitor.phase_start("Building engine", None, 2)
-        for level, message in world.fault["build_says"] or ():
-            say(level, message)
-        if world.fault["hangs"]:
-            time.sleep(60)
-        if world.fault["die"]:
-            self._die(world.fault["die"])
-        if is_strong and config._flags & {"FP16", "BF16", "INT8"}:
-            say("ERROR", "a strongly typed network takes no precision flags")
-            return None
-        if is_strong and world.fault["strong_fails"]:
-            say("ERROR", "Error Code 10: Could not find any implementation for node attention.")
-            return None
-        is_quantized = any(layer.type.name == "QUANTIZE" for layer in network._layers)
-        if not is_strong and "INT8" not in config._flags and is_quantized:
-            say("ERROR", "explicit quantization needs the INT8 flag")
-            return None
-        if world.fault["build_fails"]:
+        self._suffer()
+        refusal = self._refusal(network, config, is_strong)
+        if refusal is not None:
+            if refusal:
+                self._say("ERROR", refusal)
             return None
         if monitor is not None:
             monitor.phase_start("Timing tactics", "Building engine", 4)
             assert all(monitor.step_complete("Timing tactics", step) for step in range(4))
             monitor.phase_finish("Timing tactics")
             monitor.phase_finish("Building engine")
-        say("INFO", f"Total Activation Memory: {world.fault['activations']} bytes")
-        say("INFO", f"Total Weights Memory: {world.fault['weights']} bytes")
-        say("WARNING", "Detected subnormal FP16 values.")
+        self._say("INFO", f"Total Activation Memory: {world.fault['activations']} bytes")
+        self._say("INFO", f"Total Weights Memory: {world.fault['weights']} bytes")
+        self._say("WARNING", "Detected subnormal FP16 values.")
         plan = {"release": world.release, "sm": world.fault["sm"], "tensors": []}
         for tensor in (*network._inputs, *network._outputs):
             is_input = tensor in network._inputs
             plan["tensors"].append([tensor.name, tensor.dtype.name, list(tensor.shape), is_input])
         return bytearray(PLAN_MAGIC + json.dumps(plan).encode())
+
+    def _is_strong(self, network):
+        if "FP16" not in self._world.enums["BuilderFlag"].__members__:
+            return True
+        bit = getattr(self._world.enums["NetworkDefinitionCreationFlag"], "STRONGLY_TYPED", None)
+        return bit is not None and bool(network._flags & (1 << bit))
+
+    def _suffer(self):
+        """Faults on the way: what TensorRT says, how long it takes, how it dies."""
+        for level, message in self._world.fault["build_says"] or ():
+            self._say(level, message)
+        if self._world.fault["hangs"]:
+            time.sleep(60)
+        if self._world.fault["die"]:
+            self._die(self._world.fault["die"])
+
+    def _refusal(self, network, config, is_strong):
+        """Why there is no plan; None if there is, empty if nothing is said."""
+        if is_strong and config._flags & {"FP16", "BF16", "INT8"}:
+            return "a strongly typed network takes no precision flags"
+        if is_strong and self._world.fault["strong_fails"]:
+            return "Error Code 10: Could not find any implementation for node attention."
+        is_quantized = any(layer.type.name == "QUANTIZE" for layer in network._layers)
+        if not is_strong and is_quantized and "INT8" not in config._flags:
+            return "explicit quantization needs the INT8 flag"
+        return "" if self._world.fault["build_fails"] else None
 
     def _say(self, level, message):
         self._logger.log(getattr(self._world.logger_base, level), message)
