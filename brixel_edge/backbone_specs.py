@@ -121,6 +121,8 @@ BACKBONES: dict[str, BackboneSpec] = {
 
 def default_tap_layers(depth: int) -> tuple[int, ...]:
     """The blocks at 1/4, 1/2, 3/4 of the depth and the last; for 12, 24 and 32 blocks these are the authors'."""
+    if depth <= 4:
+        return tuple(range(depth))
     return (depth // 4, depth // 2, depth * 3 // 4, depth - 1)
 
 

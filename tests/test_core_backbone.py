@@ -245,6 +245,7 @@ def test_default_taps_are_the_authors():
     assert default_tap_layers(12) == (3, 6, 9, 11)
     assert default_tap_layers(24) == (6, 12, 18, 23)
     assert default_tap_layers(32) == (8, 16, 24, 31)
+    assert default_tap_layers(4) == (0, 1, 2, 3)
 
 
 @pytest.mark.parametrize("name", [name for name in BACKBONES if "7b" not in name])
