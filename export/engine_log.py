@@ -22,7 +22,6 @@ _MEMORY_LINE = re.compile(r"Total (Activation|Weights) Memory: (\d+)")
 # Places in NVIDIA's sources, and the complaint of a machine without a GPU that follows every parser error.
 _NOISE = re.compile(r"\s*\[checkMacros\.cpp::catchCudaError.*$|\s+In \w+ at /\S+:\d+")
 _MAX_REASON = 400
-_NO_KERNEL = re.compile(r"Could not find any implementation for node")
 
 
 class BuildLog:
@@ -80,8 +79,7 @@ class BuildLog:
         """The errors so far on one line; the first says the cause, the last the consequence."""
         if not self.errors:
             return "it gave no reason"
-        named = [line for line in self.errors if _NO_KERNEL.search(line)]
-        first, last = (named or self.errors)[0], self.errors[-1]
+        first, last = self.errors[0], self.errors[-1]
         return one_line(first if first == last else f"{first} ... {last}")
 
     def forget(self) -> None:

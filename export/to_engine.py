@@ -153,6 +153,10 @@ def _raised(event: dict[str, Any]) -> BrixelError:
 
 def _died(code: int, phase: str, stderr: str) -> BrixelError:
     """What it means that the building process ended without a word."""
+    if "bad_alloc" in stderr:
+        return MemoryBudgetError(
+            f"the TensorRT build could not get memory in phase {phase!r} (std::bad_alloc); {LEVERS}"
+        )
     if code == -signal.SIGKILL:
         return MemoryBudgetError(
             f"the kernel killed the TensorRT build in phase {phase!r} (SIGKILL): this machine ran out of memory; "

@@ -153,7 +153,8 @@ def test_bf16_is_refused_where_the_release_or_the_gpu_has_none(acted, graphs, tm
 def test_weak_typing_pins_islands_scores_and_softmax(acted, graphs, tmp_path):
     world = acted("8.6.1")
     report, _ = build_here(graphs("vit_with_islands"), "fp16", tmp_path)
-    # By hand: LayerNorm is an fp32 island, qk feeds the softmax, softmax is always fp32; the casts are left alone.
+    # By hand: LayerNorm is an fp32 island, qk feeds the softmax, softmax is always fp32. Casts are left alone, and
+    # Reshape and Transpose as well though they lie in the island: they do not compute, and to pin them is an error.
     assert sorted(world.values("set_output_type")) == [
         ["norm_out", "FLOAT"],
         ["probabilities", "FLOAT"],
@@ -173,6 +174,12 @@ def test_strong_typing_that_fails_is_followed_by_weak_typing_on_10_3(acted, grap
     assert "no implementation" not in (report.attempts[1].error or "") and report.attempts[1].error is None
     assert "implementation for node attention" in str(report.attempts[0].error)
     assert any(event["event"] == "warning" and "strong typing failed" in event["message"] for event in events)
+
+
+def test_when_every_typing_fails_each_tells_its_own_reason(acted, graphs, tmp_path):
+    acted("10.3.0", strong_fails=True, build_fails=True)
+    with pytest.raises(BuildError, match=r"^strong typing: .*Error Code 10.*; weak typing: .*: it gave no reason$"):
+        build_here(graphs("vit", "fp16"), "fp16", tmp_path)
 
 
 def test_strong_typing_that_fails_ends_the_build_where_there_is_no_other(acted, graphs, tmp_path):
@@ -246,6 +253,8 @@ def test_an_engine_over_the_memory_limit_is_refused_with_its_items(acted, graphs
     # By hand: image 32 x 48 x 3 bytes and features 16 x 4 x 6 fp32, on the device and pinned: 12288 bytes = 0.01 MiB.
     with pytest.raises(MemoryBudgetError, match=r"5\.0 MiB \(weights 3\.0 MiB, activations 2\.0 MiB, buffers 0\.0 MiB"):
         build_here(graphs("vit"), "fp32", tmp_path, max_memory_bytes=5 * MIB)
+    with pytest.raises(MemoryBudgetError):
+        build_here(graphs("vit"), "fp32", tmp_path, max_memory_bytes=5 * MIB + 12287)
     report, _ = build_here(graphs("vit"), "fp32", tmp_path, max_memory_bytes=5 * MIB + 12288)
     assert (report.weights_bytes, report.activation_bytes) == (3 * MIB, 2 * MIB)
 
@@ -379,7 +388,13 @@ def test_a_build_killed_by_the_kernel_is_told_as_that(acted_process, graphs, tmp
 
 def test_a_build_that_crashes_tells_its_last_words(acted_process, graphs, tmp_path):
     acted_process("10.3.0", die="SIGABRT")
-    with pytest.raises(BuildError, match=r"with signal SIGABRT: terminate called after .*runtime_error"):
+    with pytest.raises(BuildError, match=r"with signal SIGABRT: .*terminate called after .*runtime_error"):
+        engine_from_onnx(graphs("vit"), precision="fp32", out=tmp_path / "model", progress=Listener())
+
+
+def test_a_process_that_cannot_allocate_is_out_of_memory(acted_process, graphs, tmp_path):
+    acted_process("10.3.0", die="SIGABRT", last_words="terminate called after throwing an instance of 'std::bad_alloc'")
+    with pytest.raises(MemoryBudgetError, match=r"in phase 'Building engine' \(std::bad_alloc\); use a smaller --size"):
         engine_from_onnx(graphs("vit"), precision="fp32", out=tmp_path / "model", progress=Listener())
 
 
@@ -489,10 +504,11 @@ def test_a_graph_of_another_image_is_refused(graphs, tmp_path):
         ("vit_with_islands",),
         ("quantized", "fp16"),
         ("grid_sample", "bf16"),
+        ("masked", "fp16"),
     ],
 )
 def test_types_read_from_the_file_are_those_that_onnx_infers(graphs, graph):
-    names = {1: "fp32", 2: "uint8", 3: "int8", 7: "int64", 10: "fp16", 16: "bf16"}
+    names = {1: "fp32", 2: "uint8", 3: "int8", 7: "int64", 9: "bool", 10: "fp16", 16: "bf16"}
     path = graphs(*graph)
     model = onnx.shape_inference.infer_shapes(onnx.load(path), strict_mode=True)
     inferred = {
@@ -507,7 +523,7 @@ def test_types_read_from_the_file_are_those_that_onnx_infers(graphs, graph):
 
 def test_islands_and_attention_scores_of_a_graph(graphs):
     facts = graph_facts(graphs("vit_with_islands"))
-    assert facts.float_islands == {"norm", "norm_out"}
+    assert facts.float_islands == {"flat", "flat_map", "turn", "tokens", "norm", "norm_out"}
     assert facts.attention_scores == {"qk", "scores"}
     assert graph_facts(graphs("vit", "fp16")).float_islands == frozenset()
     assert graph_facts(graphs("vit", "fp32")).float_islands == frozenset()

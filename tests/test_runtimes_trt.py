@@ -256,6 +256,15 @@ def test_an_engine_that_is_not_what_it_should_be_is_refused(acted, plan_in):
         open_trt(plan)
 
 
+def test_a_refused_engine_is_freed_at_once(acted, plan_in):
+    world = acted("10.3.0")
+    plan = plan_in()
+    with pytest.raises(BundleError) as caught:
+        open_trt(plan, spec_of(dim=8))
+    # The error holds the frames that held the engine; a board cannot wait for their end.
+    assert caught.value is not None and [engine() for engine in world.engines] == [None]
+
+
 def rewrite(plan, change):
     """Change the acted plan itself, and take its report away."""
     head, _, body = plan.read_bytes().partition(b"\n")

@@ -93,13 +93,25 @@ def vit(precision="fp32", opset=17):
 
 
 def vit_with_islands(precision="fp16"):
-    """The same, LayerNorm and softmax computed in fp32 between casts."""
+    """The same, computed in fp32 between casts from the map to the end of the LayerNorm."""
     make = GraphMaker(precision)
-    tokens = make.node("Cast", [make.tokens()], "tokens_32", to=TensorProto.FLOAT)
+    make.node("Cast", [make.map(8)], "map_32", to=TensorProto.FLOAT)
+    shape = make.constant("flat", np.array([1, DIM, (HEIGHT // 8) * (WIDTH // 8)], np.int64))
+    tokens = make.node(
+        "Transpose", [make.node("Reshape", ["map_32", shape], "flat_map", "flat")], "tokens", "turn", perm=[0, 2, 1]
+    )
     make.element = TensorProto.FLOAT
     normed = layer_norm(make, tokens)
     make.element = ELEMENTS[precision]
     return make.model(make.back(attention(make, make.node("Cast", [normed], "normed_16", to=make.element))))
+
+
+def masked(precision="fp16"):
+    """What is below zero replaced, by Greater and Where: the first input of Where is no number."""
+    make = GraphMaker(precision)
+    tokens, zero = make.tokens(), make.weight("zero", 1)
+    mask = make.node("Greater", [tokens, zero], "mask")
+    return make.model(make.back(make.node("Where", [mask, tokens, zero], "kept")))
 
 
 def quantized(base="fp32"):

@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 import types
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -289,6 +290,8 @@ class Builder(Strict):
 
     def _suffer(self):
         """Faults on the way: what TensorRT says, how long it takes, how it dies."""
+        if self._world.speaks_to_another_process:
+            os.write(1, b"a library of TensorRT prints\n")
         for level, message in self._world.fault["build_says"] or ():
             self._say(level, message)
         if self._world.fault["hangs"]:
@@ -310,10 +313,10 @@ class Builder(Strict):
     def _say(self, level, message):
         self._logger.log(getattr(self._world.logger_base, level), message)
 
-    @staticmethod
-    def _die(how):
+    def _die(self, how):
+        words = self._world.fault["last_words"] or "terminate called after throwing an instance of 'std::runtime_error'"
         if how == "SIGABRT":
-            print("terminate called after throwing an instance of 'std::runtime_error'", file=sys.stderr, flush=True)
+            print(words, file=sys.stderr, flush=True)
         os.kill(os.getpid(), getattr(signal, how))
 
 
@@ -371,6 +374,7 @@ class Engine(Strict):
             _logger=logger, _tensors=tensors, num_io_tensors=len(tensors), num_bindings=len(tensors),
             device_memory_size=size, device_memory_size_v2=size,
         )  # fmt: skip
+        world.engines.append(weakref.ref(self))
 
     def _named(self, name):
         return next(tensor for tensor in self._tensors if tensor[0] == name)
@@ -439,7 +443,7 @@ class World:
         self.release = self.surface = release
         self.fault = Fault(faults)
         self.hidden = frozenset(hidden)
-        self.calls = []
+        self.calls, self.engines = [], []
         self._record_path = record_path
         self.enums = {
             name: enum.IntEnum(name, sorted(members_of(release, name)), start=0, module=__name__)
@@ -465,6 +469,11 @@ class World:
         module.Runtime = lambda logger: Runtime(self, logger)
         module.OnnxParser = lambda network, logger: Parser(self, network, logger)
         return module
+
+    @property
+    def speaks_to_another_process(self):
+        """Whether standard output is a pipe to the exporter."""
+        return self._record_path is not None
 
     def record(self, name, value):
         """Remember a call, with plain values."""
