@@ -11,7 +11,6 @@ import contextlib
 import importlib
 import json
 import os
-import resource
 import sys
 import time
 from collections.abc import Sequence
@@ -47,6 +46,7 @@ from brixel_edge.export.trt_dialect import (
 )
 from brixel_edge.export.trt_network import network_layer_types, network_tensors, parse_graph, pin_float_layers
 from brixel_edge.export.trt_target import Target
+from brixel_edge.memory import peak_rss_bytes
 
 INSTALL_HINTS: dict[EngineKind, str] = {
     "trt": 'JetPack ships it, seen from a venv made with --system-site-packages; x86: pip install "brixel-edge[trt]"',
@@ -131,7 +131,7 @@ def build(request: BuildRequest, emit: Emit) -> EngineReport:
         weights_bytes=site.log.memory_bytes.get("Weights"),
         activation_bytes=site.log.memory_bytes.get("Activation"),
         build_s=round(built.build_s, 3),
-        peak_host_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        peak_host_bytes=peak_rss_bytes() or 0,
         tensors=built.tensors,
         layer_types=built.layer_types,
         hardware_compatibility=site.settings.hardware_compatibility,

@@ -27,6 +27,7 @@ from brixel_edge.export.engine_settings import BuildRequest, EngineSettings
 from brixel_edge.spec import ModelSpec, Precision
 
 _STDERR_LINES = 3
+_SIGKILL = 9  # by number: Windows has no name for it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +158,7 @@ def _died(code: int, phase: str, stderr: str) -> BrixelError:
         return MemoryBudgetError(
             f"the TensorRT build could not get memory in phase {phase!r} (std::bad_alloc); {LEVERS}"
         )
-    if code == -signal.SIGKILL:
+    if code == -_SIGKILL:
         return MemoryBudgetError(
             f"the kernel killed the TensorRT build in phase {phase!r} (SIGKILL): this machine ran out of memory; "
             "close the desktop (sudo systemctl isolate multi-user.target), add 8 GB of swap, lower --opt-level to 2 "

@@ -372,6 +372,21 @@ def test_missing_backends_are_named(acted, plan_in, monkeypatch):
         open_trt(plan.with_name(rtx))
 
 
+@pytest.mark.skipif(importlib.util.find_spec("cuda") is None, reason="cuda-python is not installed here")
+def test_the_acted_cuda_has_nothing_that_cuda_python_lacks(monkeypatch):
+    real = pytest.importorskip("cuda.bindings.runtime", exc_type=ImportError)
+    monkeypatch.syspath_prepend(str(STAND_INS))
+    stand_in = importlib.import_module("cuda_stand_in")
+    calls = [name for name in vars(stand_in.Cudart) if name.startswith("cuda")]
+    assert len(calls) >= 20 and [name for name in calls if not hasattr(real, name)] == []
+    for name in ("cudaStreamCaptureMode", "cudaMemcpyKind", "cudaDeviceAttr"):
+        acted = {member.name: int(member) for member in getattr(stand_in.Cudart, name)}
+        assert acted == {member: int(getattr(getattr(real, name), member)) for member in acted}
+    assert {error.name: int(error) for error in stand_in.Error} == {
+        error.name: int(getattr(real.cudaError_t, error.name)) for error in stand_in.Error
+    }
+
+
 def test_importing_the_runtime_imports_no_backend():
     names = ("torch", "onnx", "tensorrt", "tensorrt_rtx", "cuda", "onnxruntime")
     code = f"import sys, brixel_edge.runtimes.trt; print([m for m in {names} if m in sys.modules])"
