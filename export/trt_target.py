@@ -5,11 +5,14 @@ What is not known of a target is not held against a row: a target of unknown rel
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 from dataclasses import dataclass
 from typing import Literal
 
-from brixel_edge.engine_report import EngineKind
-from brixel_edge.errors import SpecError
+from brixel_edge.cuda_device import current_device, import_cudart
+from brixel_edge.engine_report import MODULES, EngineKind
+from brixel_edge.errors import BackendMissing, SpecError
 from brixel_edge.spec import Precision
 
 Sampler = Literal["gridsample", "gather", "materialised"]
@@ -45,6 +48,24 @@ class Target:
     def __post_init__(self) -> None:
         if self.version is not None:
             version_tuple(self.version)
+
+
+def target_here(kind: EngineKind, precision: Precision, rtx_capabilities: tuple[int, ...]) -> Target:
+    """The target that a build on this machine has, as far as can be told without loading TensorRT.
+
+    Args:
+        kind: TensorRT or TensorRT-RTX.
+        precision: of the graph.
+        rtx_capabilities: the cards that a TensorRT-RTX engine is to be built for.
+    """
+    version, capabilities = None, rtx_capabilities
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        version = importlib.metadata.version(MODULES[kind])
+    if kind == "trt":
+        capabilities = ()
+        with contextlib.suppress(BackendMissing):
+            capabilities = (current_device(import_cudart()).compute_capability,)
+    return Target(kind=kind, version=version, compute_capabilities=capabilities, precision=precision)
 
 
 def version_tuple(version: str) -> tuple[int, ...]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import re
+import sys
 from pathlib import Path
 from typing import get_args
 
@@ -12,7 +14,7 @@ import pytest
 from brixel_edge.errors import SpecError
 from brixel_edge.export.engine_graph import graph_facts
 from brixel_edge.export.known_bad import TABLE, default_sampler, graph_patterns, known_bad, sampler_order
-from brixel_edge.export.trt_target import KnownBad, Pattern, Target, version_tuple
+from brixel_edge.export.trt_target import KnownBad, Pattern, Target, target_here, version_tuple
 
 
 def threads(target, *patterns):
@@ -101,6 +103,26 @@ def test_versions_are_numbers():
     assert version_tuple("11.4.0.106") == (11, 4, 0, 106)
     with pytest.raises(SpecError, match="TensorRT version 'latest' is not a number such as"):
         Target(version="latest")
+
+
+def test_the_target_of_this_machine_is_found_without_loading_tensorrt(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent / "stand_ins"))
+    world = importlib.import_module("trt_stand_in").World("10.3.0", sm=87)
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", world.cudart)
+    monkeypatch.setitem(sys.modules, "tensorrt", None)  # to load it would be an error
+
+    def version(name):
+        if name != "tensorrt":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return "10.3.0"
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert target_here("trt", "fp16", (86,)) == Target(version="10.3.0", compute_capabilities=(87,), precision="fp16")
+    assert target_here("trt-rtx", "int8", (86, 120)) == Target(
+        kind="trt-rtx", version=None, compute_capabilities=(86, 120), precision="int8"
+    )
+    world.fault["no_gpu"] = True
+    assert target_here("trt", "fp16", ()).compute_capabilities == ()
 
 
 @pytest.mark.parametrize(
