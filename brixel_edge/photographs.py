@@ -150,8 +150,3 @@ def photograph_view(
         x, y = upright.width / full_width, upright.height / full_height
         box = (left * x, top * y, min(right * x, upright.width), min(bottom * y, upright.height))
         return np.array(upright.resize((width, height), Image.Resampling.BICUBIC, box=box))
-
-
-def resized(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 -> (height, width, 3), antialiased bicubic."""
-    return np.array(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC))
