@@ -15,6 +15,9 @@ FOLDERS["calib"] = "brixel_edge.calib"
 
 # The parts of brixel_edge/ that hold torch; all its other modules are vocabulary, commands or the facade.
 CORE = {"backbone", "weights", "deformable", "adapter", "head", "student", "conv_adapter", "losses", "flops"}
+# Of the training side: some need no torch, but none is for the device.
+CORE |= {"photographs", "photograph_index", "photograph_stream", "photograph_sources", "views", "panel"}
+CORE |= {"train_data", "train_plan", "train_settings", "teacher_cache"}
 STAGES = {"brixel_edge.export", "brixel_edge.runtimes", "brixel_edge.calib"}
 MAY_IMPORT = {
     "vocabulary": set(),
