@@ -13,11 +13,20 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = {"brixel_edge": "brixel_edge", "export": "brixel_edge.export", "runtimes": "brixel_edge.runtimes"}
 FOLDERS["calib"] = "brixel_edge.calib"
 
-# The parts of brixel_edge/ that hold torch; all its other modules are vocabulary, commands or the facade.
-CORE = {"backbone", "weights", "deformable", "adapter", "head", "student", "conv_adapter", "losses", "flops"}
-# Of the training side: some need no torch, but none is for the device.
-CORE |= {"photographs", "photograph_index", "photograph_stream", "photograph_sources", "views", "panel"}
-CORE |= {"train_data", "train_plan", "train_settings", "teacher_cache"}
+# What the device needs of brixel_edge/: numpy only. All its other modules are the training core or commands.
+VOCABULARY = {
+    "errors",
+    "spec",
+    "backbone_specs",
+    "onnx_metadata",
+    "bundle",
+    "parity",
+    "features",
+    "fit",
+    "resize",
+    "pca",
+}
+VOCABULARY |= {"memory", "receipt", "engine_report", "cuda_device"}
 STAGES = {"brixel_edge.export", "brixel_edge.runtimes", "brixel_edge.calib"}
 MAY_IMPORT = {
     "vocabulary": set(),
@@ -46,8 +55,7 @@ def modules(folder: str) -> list[Path]:
 
 
 def is_core(path: Path) -> bool:
-    roots = {name.split(".")[0] for name in imports_of(path, top_level_only=True)}
-    return path.stem in CORE or bool(roots & HEAVY)
+    return path.stem not in VOCABULARY and not is_facade(path)
 
 
 def is_facade(path: Path) -> bool:
@@ -77,13 +85,16 @@ def test_device_stages_know_nothing_of_torch_or_of_the_training_core(folder):
         assert not names & core, path
 
 
-def test_vocabulary_needs_numpy_only():
-    allowed = {"numpy", "brixel_edge", *sys.stdlib_module_names}
+def test_vocabulary_needs_numpy_and_itself_only():
+    allowed = {"numpy", *sys.stdlib_module_names}
     for path in modules("brixel_edge"):
-        if is_facade(path) or is_core(path):
+        if path.stem not in VOCABULARY:
             continue
-        roots = {name.split(".")[0] for name in imports_of(path, top_level_only=True)}
+        names = imports_of(path)
+        roots = {name.split(".")[0] for name in imports_of(path, top_level_only=True)} - {"brixel_edge"}
         assert roots <= allowed, f"{path.name} imports {roots - allowed} at its top"
+        own = {name.split(".")[1] for name in names if name.startswith("brixel_edge.")}
+        assert own <= VOCABULARY, f"{path.name} imports {own - VOCABULARY}"
 
 
 def test_folders_are_flat():
