@@ -1,4 +1,4 @@
-"""INT8: which frames to calibrate on, which ranges they give, which nodes take integers, and the proof that it is right.
+"""INT8: which frames to calibrate on, their ranges, which nodes take integers, and the proof.
 
 `quantize.quantize` runs everything; the other modules are its stages and can be used alone. Knows ONNX graphs, never
 torch and never the exporter.

@@ -1,7 +1,7 @@
-"""What calibration found, as a file that can be read and used again, and that refuses the wrong graph or other frames.
+"""What calibration found, as a file to read and to use again, which refuses the wrong graph or other frames.
 
-`calib.json` holds ranges, smoothing and bias shifts; together with a plan it is all that a lowering needs. It is bound to
-the sha256 of the float graph and of every frame that calibrated.
+`calib.json` holds ranges, smoothing and bias shifts; together with a plan it is all that a lowering needs. It is
+bound to the sha256 of the float graph and of every frame that calibrated.
 """
 
 from __future__ import annotations
@@ -99,10 +99,19 @@ class Calibration:
         return path
 
 
-def calibrate(  # noqa: PLR0913 -- every argument is one the user may set
-    graph: Graph, graph_sha256: str, frames: Iterable[Frame], frame_hashes: Iterable[str], *, seed: int, threads: int = 2,
-    max_rows: int = 512, smooth: bool = True, cross_validate: bool = True, shown: bool = True,
-) -> Calibration:  # fmt: skip
+def calibrate(
+    graph: Graph,
+    graph_sha256: str,
+    frames: Iterable[Frame],
+    frame_hashes: Iterable[str],
+    *,
+    seed: int,
+    threads: int = 2,
+    max_rows: int = 512,
+    smooth: bool = True,
+    cross_validate: bool = True,
+    shown: bool = True,
+) -> Calibration:
     """Stages C to E: one pass over the frames, then smoothing, ranges and bias shifts without running the graph again.
 
     Args:
@@ -192,7 +201,8 @@ def _require_fresh(path: Path, record: dict[str, Any], graph_sha256: str, frame_
     recorded = record["graph_sha256"]
     if recorded != graph_sha256:
         raise BundleError(
-            f"{path} is stale: it was made for graph {recorded[:12]}, this one is {graph_sha256[:12]}; delete it to calibrate again"
+            f"{path} is stale: it was made for graph {recorded[:12]}, this one is {graph_sha256[:12]}; "
+            "delete it to calibrate again"
         )
     if frame_hashes is None:
         return

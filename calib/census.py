@@ -1,7 +1,7 @@
 """Which kernels really ran: integer or float, counted from what the backend executed and not from what the file says.
 
-A Q/DQ graph that a backend does not fuse runs in floating point without a word, slower than the float graph. So the number
-of executed integer kernels is compared with the plan's, and a shortfall is an error.
+A Q/DQ graph that a backend does not fuse runs in floating point without a word, slower than the float graph. So the
+number of executed integer kernels is compared with the plan's, and a shortfall is an error.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ _ORT_INTEGER = {
     "ConvInteger",
 }
 _ORT_FLOAT = {"MatMul", "Gemm", "FusedMatMul", "FusedGemm", "Conv", "FusedConv", "NhwcFusedConv"}
-_OPENVINO_WEIGHTED = {"FullyConnected", "MatMul", "Convolution", "GroupConvolution"}
+_OPENVINO_WEIGHTED = ("FullyConnected", "MatMul", "Convolution", "GroupConvolution")  # with suffixes such as Compressed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,8 @@ class Census:
         engine: the backend.
         integer: kernels on integers.
         floating: kernels on real numbers, attention products included.
-        fed_by_dequantize: float kernels whose operands were dequantised first; ONNX Runtime only.
+        fed_by_dequantize: float kernels whose weights were dequantised first; ONNX Runtime only.
+        float_names: names of the float kernels, as the backend gives them: of the graph's node, or of a fusion.
         kernels: how often each kind of kernel ran.
     """
 
@@ -51,10 +52,11 @@ class Census:
     floating: int
     fed_by_dequantize: int
     kernels: Mapping[str, int]
+    float_names: frozenset[str] = field(default=frozenset(), repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "float_names"}
 
 
 def take_census(engine: EngineName, path: Path, image: Frame, *, threads: int = 2) -> Census:
@@ -70,9 +72,9 @@ def require_integers(census: Census, expected: int) -> None:
     """
     if census.integer < expected or census.fed_by_dequantize:
         raise BuildError(
-            f"{census.engine} ran {census.integer} integer kernels of {expected} planned, and {census.fed_by_dequantize} float "
-            "ones on dequantised values: this lowering is not for this backend; use graph.int8.ort.onnx with ONNX Runtime and "
-            "graph.int8.onnx with OpenVINO and TensorRT"
+            f"{census.engine} ran {census.integer} integer kernels of {expected} planned, and {census.fed_by_dequantize} "
+            "float ones on dequantised values: this lowering is not for this backend; use graph.int8.ort.onnx with ONNX "
+            "Runtime and graph.int8.onnx with OpenVINO and TensorRT"
         )
 
 
@@ -115,14 +117,23 @@ def _openvino(path: Path, image: Frame, threads: int) -> Census:
     engine = OpenVinoEngine(path, threads=threads, profiled=True)
     engine.run(np.ascontiguousarray(image))
     ran: Counter[str] = Counter()
-    integer = floating = 0
+    integers: list[str] = []
+    floats: set[str] = set()
     for entry in engine.request.profiling_info:
-        if not str(entry.status).endswith("EXECUTED"):
+        if str(entry.status) != "Status.EXECUTED":
             continue
         ran[f"{entry.node_type} {entry.exec_type}"] += 1
-        if entry.node_type in _OPENVINO_WEIGHTED:
-            is_integer = entry.exec_type.lower().endswith(("_i8", "_u8"))
-            integer, floating = integer + is_integer, floating + (not is_integer)
+        if not entry.node_type.startswith(_OPENVINO_WEIGHTED):
+            continue
+        if entry.exec_type.lower().endswith(("_i8", "_u8")):
+            integers.append(entry.node_name)
+        else:
+            floats.add(entry.node_name.split("/")[0])
     return Census(
-        engine="openvino", integer=integer, floating=floating, fed_by_dequantize=0, kernels=dict(sorted(ran.items()))
+        engine="openvino",
+        integer=len(integers),
+        floating=len(floats),
+        fed_by_dequantize=0,
+        kernels=dict(sorted(ran.items())),
+        float_names=frozenset(floats),
     )

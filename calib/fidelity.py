@@ -1,8 +1,8 @@
 """How close two maps of features are: per-cell cosines, raw and mean-centred, errors, and a probe's agreement.
 
-Raw cosines flatter, because features of different places share a large common part (measured: 0.83 raw is 0.69 centred);
-agreement of a linear probe is what a user of the features would notice. Global signal-to-noise ratios hide damage to few
-cells, so the worst cells are reported too.
+Raw cosines flatter, because features of different places share a large common part (measured: 0.83 raw is 0.69
+centred); agreement of a linear probe is what a user of the features would notice. Global signal-to-noise ratios hide
+damage to few cells, so the worst cells are reported too.
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ def cells_of(output: Array, *, seed: int = 0, limit: int = MAX_CELLS) -> Array:
 
     Args:
         output: (1, D, h, w) map, or (1, N, D) tokens; anything else counts as one vector.
+        seed: of the places, where there are more than `limit`.
+        limit: how many places at most.
     """
     if output.ndim == 4:
         rows = output[0].reshape(output.shape[1], -1).T

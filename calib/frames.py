@@ -1,9 +1,9 @@
-"""Which frames to calibrate on: a reproducible sample, kept on disk, known by its hashes and split into disjoint parts.
+"""Which frames to calibrate on: a reproducible sample, known by its hashes, split into disjoint parts.
 
-A source is any iterable of uint8 BGR frames: a folder, a video or a live camera, opened by `brixel_edge.runtimes`. Frames
-reach this module at the graph's size. Memory does not grow with their number: they lie in one file and are read one by
-one. Real frames of the robot's own camera are wanted, dark and overexposed ones too; flat ones give useless ranges
-(measured: cosine 0.978 where photographs give 0.999), so a set of those is refused.
+A source is any iterable of uint8 BGR frames: a folder, a video or a live camera, opened by `brixel_edge.runtimes`.
+Frames reach this module at the graph's size. Memory does not grow with their number: they lie in one file and are
+read one by one. Real frames of the robot's own camera are wanted, dark and overexposed ones too; flat ones give
+useless ranges (measured: cosine 0.978 where photographs give 0.999), so a set of those is refused.
 """
 
 from __future__ import annotations
@@ -159,7 +159,8 @@ def store_frames(frames: Iterable[Frame], path: Path, size: tuple[int, int]) -> 
 def _require_frame(frame: Frame, size: tuple[int, int]) -> None:
     if frame.dtype != np.uint8 or frame.shape != (*size, 3):
         raise SpecError(
-            f"calibration frame is {frame.dtype} {frame.shape}, the graph takes uint8 ({size[0]}, {size[1]}, 3): resize it first"
+            f"calibration frame is {frame.dtype} {frame.shape}, the graph takes uint8 ({size[0]}, {size[1]}, 3): "
+            "resize it first"
         )
 
 

@@ -1,7 +1,7 @@
 """An ONNX graph with an index: who makes a tensor, who reads it, what shape it has, which constants there are.
 
-The thin layer under all rewriting in calib. Edits are collected and take effect together in `commit`, which also drops
-constants that nothing reads any more. Knows nothing of quantisation. Assumes static shapes and no sub-graphs.
+The thin layer under all rewriting in calib. Edits are collected and take effect together in `commit`, which also
+drops constants that nothing reads any more. Knows nothing of quantisation. Assumes static shapes and no sub-graphs.
 """
 
 from __future__ import annotations

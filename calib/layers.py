@@ -1,11 +1,11 @@
 """Which nodes of a graph could run in INT8, and why the others stay in floating point.
 
-Roles are read off the structure, not off names, so that every exporter's graph is understood: a linear is a MatMul or Gemm
-with a constant matrix; sampling offsets are the linear that steers a GridSample; and so on. Attention products, softmax,
-LayerNorm, GELU and residual sums are never candidates, since they have no constant weight.
+Roles are read off the structure, not off names, so that every exporter's graph is understood: a linear is a MatMul or
+Gemm with a constant matrix; sampling offsets are the linear that steers a GridSample; and so on. Attention products,
+softmax, LayerNorm, GELU and residual sums are never candidates, since they have no constant weight.
 
-Source of the exclusions: NVIDIA's ONNX quantiser (few channels, one row), and a measured sensitivity of dense features to
-the patch embedding and the sampling positions, which are 1 % of the arithmetic.
+Source of the exclusions: NVIDIA's ONNX quantiser (few channels, one row), and a measured sensitivity of dense
+features to the patch embedding and the sampling positions, which are 1 % of the arithmetic.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Layer:
         return self.op != "Conv"
 
 
-def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:  # noqa: ANN401 -- as ONNX has them
+def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
     """Value of a node's attribute."""
     found = next((entry for entry in node.attribute if entry.name == name), None)
     return default if found is None else onnx.helper.get_attribute_value(found)

@@ -135,7 +135,7 @@ def observe(
     for position, frame in enumerate(frames):
         rows = {f"rows_{count}_{prefix}": _row_choice(count, prefix, rng) for count, prefix in _row_inputs(tensors)}
         keys = {name: rng.random(len(chosen)) for name, chosen in rows.items()}
-        outputs = engine.run(frame, **rows)
+        outputs = engine.run_named({engine.image: frame, **rows})
         for name in graph.float_outputs:
             _require_finite(outputs[name], f"output {name}", position)
         for tensor in tensors:

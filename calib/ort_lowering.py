@@ -1,10 +1,10 @@
-"""The lowering for ONNX Runtime on the CPU: its own integer operators, written out, so that nothing is left to fusion.
+"""The lowering for ONNX Runtime on the CPU: its own integer operators, so that nothing is left to fusion.
 
-Linears become MatMulIntegerToFloat on unsigned activations with the bias inside, dense convolutions QLinearConv with the
-Relu behind them absorbed. Plain Q/DQ would not do: the optimiser first joins MatMul and bias into a float Gemm and then
-finds no pattern (measured on ONNX Runtime 1.31: 0 integer kernels, 1.5 times the float latency). Written out, the file
-runs in INT8 for everyone who opens it with no session options at all. Unsigned, because with signed activations the same
-operator takes a path seven times slower.
+Linears become MatMulIntegerToFloat on unsigned activations with the bias inside, dense convolutions QLinearConv with
+the Relu behind them absorbed. Plain Q/DQ would not do: the optimiser first joins MatMul and bias into a float Gemm
+and then finds no pattern (measured on ONNX Runtime 1.31: 0 integer kernels, 1.5 times the float latency). Written
+out, the file runs in INT8 for everyone who opens it with no session options at all. Unsigned, because with signed
+activations the same operator takes a path seven times slower.
 """
 
 from __future__ import annotations
@@ -30,15 +30,6 @@ def result_tensor(graph: Graph, layer: Layer) -> str:
     return readers[0].output[0] if alone else layer.output
 
 
-def takes_integers(layer: Layer, weight_shape: tuple[int, ...]) -> bool:
-    """Whether ONNX Runtime gains from a layer in INT8.
-
-    A 1x1 convolution does not: measured 12.9 ms against 10.3 ms for 384x384 channels at 64x64 cells, quantising included,
-    and its rounded output costs accuracy; a 3x3 one of the same width takes 97 ms against 30 ms.
-    """
-    return layer.is_linear or int(np.prod(weight_shape[2:])) > 1
-
-
 def ort_graph(smoothed: Graph, integers: Iterable[IntegerLayer], ranges: Mapping[str, Range]) -> Graph:
     """A copy of the smoothed graph with ONNX Runtime's integer operators for `integers`.
 
@@ -52,9 +43,8 @@ def ort_graph(smoothed: Graph, integers: Iterable[IntegerLayer], ranges: Mapping
         graph.model.opset_import.append(helper.make_opsetid(CONTRIB, 1))
     writer = _Writer(graph, ranges)
     for entry in integers:
-        if takes_integers(entry.layer, tuple(graph.constants[graph.by_name[entry.layer.name].input[1]].dims)):
-            correct_bias(graph, entry)
-            (writer.linear if entry.layer.is_linear else writer.convolution)(entry)
+        correct_bias(graph, entry)
+        (writer.linear if entry.layer.is_linear else writer.convolution)(entry)
     graph.commit()
     return graph
 

@@ -1,7 +1,7 @@
 """The plan: which node runs in INT8, with what range, and why the others do not; and the curve between all and none.
 
-One plan serves every backend. It is a readable file that depends on nothing but the graph, the frames and the seed: no
-times, no paths, so the same inputs give the same bytes.
+One plan serves every backend. It is a readable file that depends on nothing but the graph, the frames and the seed:
+no times, no paths, so the same inputs give the same bytes.
 """
 
 from __future__ import annotations
@@ -159,8 +159,8 @@ def load_plan(path: Path, graph_sha256: str) -> Plan:
 def fallback_order(layers: Sequence[Layer], effects: Mapping[str, Effect], bounds: Bounds) -> list[str]:
     """Nodes in the order in which they would leave INT8: most loss per multiply-accumulate first.
 
-    Nodes outside the linear range come before all others. The prediction concerns the mean; all outputs share one bound,
-    so the worst output of a node counts.
+    Nodes outside the linear range come before all others. The prediction concerns the mean; all outputs share one
+    bound, so the worst output of a node counts.
     """
     costs = {layer.name: max(layer.macs, 1) for layer in layers}
 
@@ -192,7 +192,7 @@ def pareto_curve(
     return tuple(points)
 
 
-def make_plan(  # noqa: PLR0913 -- what a plan is made of
+def make_plan(
     layers: Sequence[Layer], calibration: Calibration, effects: Mapping[str, Effect], bounds: Bounds, *,
     budget_share: float = BUDGET_SHARE,
 ) -> Plan:  # fmt: skip

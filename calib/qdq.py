@@ -1,10 +1,11 @@
 """The lowering for TensorRT and OpenVINO: explicit, symmetric Q/DQ on the inputs of linears and convolutions.
 
-QuantizeLinear and DequantizeLinear on the activation, an int8 weight with a DequantizeLinear per output channel, the bias
-in floating point, nothing on outputs: TensorRT and OpenVINO fuse exactly this into integer kernels. ONNX Runtime runs it in
-floating point, slower than without; it has a lowering of its own in `ort_lowering`.
+QuantizeLinear and DequantizeLinear on the activation, an int8 weight with a DequantizeLinear per output channel, the
+bias in floating point, nothing on outputs: TensorRT and OpenVINO fuse exactly this into integer kernels. ONNX Runtime
+runs it in floating point, slower than without; it has a lowering of its own in `ort_lowering`.
 
-Source: "Q/DQ layer-placement recommendations" of the TensorRT developer guide. Scales are 0-dimensional, as it demands.
+Source: "Q/DQ layer-placement recommendations" of the TensorRT developer guide. Scales are 0-dimensional, as it
+demands.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Integer scales: symmetric INT8 for activations (one scale a tensor) and weights (one an output channel).
 
-The range is min-max: after smoothing it was best or equal in every measurement, while percentiles and entropy clip exactly
-the rare large values that dense heads need (cosine 0.9988 to 0.9970 on a clean model). ONNX Runtime's unsigned kernels get
-an asymmetric range from the same minimum and maximum.
+The range is min-max: after smoothing it was best or equal in every measurement, while percentiles and entropy clip
+exactly the rare large values that dense heads need (cosine 0.9988 to 0.9970 on a clean model). ONNX Runtime's
+unsigned kernels get an asymmetric range from the same minimum and maximum.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 LEVELS = 127
-# The smallest normal float16. A scale below it would lose bits, or flush to zero, when TensorRT holds scales in float16.
+# The smallest normal float16. A scale below it would lose bits, or flush to zero, where TensorRT holds it in float16.
 MIN_SCALE = 2.0**-14
 
 
@@ -78,7 +78,7 @@ def bias_shift(rows: Array, weight: Array, scale: float) -> Array:
         scale: of the activations.
 
     Returns:
-        (N,); zero for channels where it exceeds three standard deviations of the output, which only a broken sample gives.
+        (N,); zero for channels where it exceeds three standard deviations of the output: only a broken sample does.
     """
     exact = rows @ weight
     shift = (exact - rounded_rows(rows, scale) @ rounded_weight(weight, 1)).mean(0)

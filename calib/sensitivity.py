@@ -1,9 +1,9 @@
 """One sweep: what each node alone, in INT8, does to the outputs.
 
 After smoothing these effects add up: predicted loss of cosine = sum of the single losses, within about 5 % of what is
-measured. So the curve from all-integer to all-float comes from this one sweep. (Before smoothing it does not hold, and
-leaving one out saturates; hence one at a time, and after smoothing.) What precedes a node is the same for all, so it is run
-once for every stretch of nodes and kept.
+measured. So the curve from all-integer to all-float comes from this one sweep. (Before smoothing it does not hold,
+and leaving one out saturates; hence one at a time, and after smoothing.) What precedes a node is the same for all, so
+it is run once for every stretch of nodes and kept.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def sweep(
     ):
         single = qdq_graph(suffix, [entry])
         engine = OrtEngine(single.serialized(), threads=threads)
-        outputs = [dict(zip(engine.names, engine.session.run(None, feed), strict=True)) for feed in kept]
+        outputs = [engine.run_named(feed) for feed in kept]
         effects[entry.layer.name] = _effect(entry, reference, [_cells(suffix, output) for output in outputs])
     return effects
 

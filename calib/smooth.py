@@ -1,16 +1,17 @@
 """Smoothing: outlier channels of activations are moved into weights, where a scale per channel absorbs them.
 
-For a group of linears that read one tensor, X W = (X / s)(s W). Dividing by s costs nothing where it folds into what makes
-X: a LayerNorm's gain, the V columns of an attention, the up branch of a gated MLP; before fc2 one Mul does it. How far to
-go, alpha, is chosen for every group on images that did not propose s, with "off" among the candidates, because one fixed
-alpha hurts clean models (measured: cosine 0.99964 without, 0.99945 with alpha chosen on the same images, 0.99976 so).
+For a group of linears that read one tensor, X W = (X / s)(s W). Dividing by s costs nothing where it folds into what
+makes X: a LayerNorm's gain, the V columns of an attention, the up branch of a gated MLP; before fc2 one Mul does it.
+How far to go, alpha, is chosen for every group on images that did not propose s, with "off" among the candidates,
+because one fixed alpha hurts clean models (measured: cosine 0.99964 without, 0.99945 with alpha chosen on the same
+images, 0.99976 so).
 
 Source: Xiao et al., SmoothQuant, equation 4; folding sites and cross-validation are ours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -31,9 +32,15 @@ ALPHAS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 MIN_GAIN_DB = 1.0
 _LIMITS = (1e-3, 1e4)
 _MAX_WEIGHT = 1e4  # float16 ends at 65504, and the same graph is lowered to float16 for TensorRT
-_ACTIVATIONS = {"Gelu", "FastGelu", "QuickGelu", "Mul", "Relu", "Silu"}
+# What a Mul may follow: activations, and a LayerNorm that others read as well, so that nothing folds into it.
+_BEFORE_MUL = {"Gelu", "FastGelu", "QuickGelu", "Mul", "Relu", "Silu", "LayerNormalization"}
 
 GroupKind = Literal["layer norm", "values", "up branch", "mul"]
+
+_TRACED: dict[GroupKind, Callable[[Graph, str, Sequence[Layer]], tuple[Layer, NDArray[np.int64]] | None]] = {
+    "values": trace_values,
+    "up branch": trace_gate,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,15 +98,14 @@ def _group(
     graph: Graph, x: str, consumers: tuple[Layer, ...], layers: Sequence[Layer], *, all_linear: bool
 ) -> Group | None:
     node = graph.producer[x]
-    if node.op_type == "LayerNormalization" and node.input[1] in graph.constants:
-        return Group(x=x, kind="layer norm", consumers=consumers, maker=node.name) if all_linear else None
+    if all_linear and node.op_type == "LayerNormalization" and node.input[1] in graph.constants:
+        return Group(x=x, kind="layer norm", consumers=consumers, maker=node.name)
     if all_linear:
-        for kind, trace in (("values", trace_values), ("up branch", trace_gate)):
+        for kind, trace in _TRACED.items():
             found = trace(graph, x, layers)
             if found is not None:
                 return Group(x=x, kind=kind, consumers=consumers, maker=found[0].name, columns=found[1])
-    is_activation = node.op_type in _ACTIVATIONS and len(graph.shapes.get(x, ())) > 1
-    return Group(x=x, kind="mul", consumers=consumers) if is_activation else None
+    return Group(x=x, kind="mul", consumers=consumers) if node.op_type in _BEFORE_MUL else None
 
 
 def matrix(graph: Graph, layer: Layer) -> Array:
@@ -149,7 +155,7 @@ def no_smoothing(graph: Graph, group: Group) -> Smoothing:
 
 
 def smoothing_scale(amax: Array, weight: Array, alpha: float) -> Array:
-    """s of a group: amax_j^alpha / max_n|W_jn|^(1 - alpha), geometric mean 1, clipped.
+    """Scale s of a group: amax_j^alpha / max_n|W_jn|^(1 - alpha), geometric mean 1, clipped.
 
     Args:
         amax: largest magnitude of every channel of X, (K,).
@@ -207,7 +213,7 @@ def _multiply(graph: Graph, node_name: str, position: int, factor: Array, axis: 
 def _fold_layer_norm(graph: Graph, smoothing: Smoothing) -> None:
     node = graph.by_name[smoothing.group.maker]
     for position in range(1, len(node.input)):
-        _multiply(graph, node.name, position, 1 / smoothing.scale, 0)
+        _multiply(graph, node.name, position, np.float32(1) / smoothing.scale, 0)
 
 
 def _fold_columns(graph: Graph, smoothing: Smoothing) -> None:
@@ -265,6 +271,6 @@ def require_same_function(before: Mapping[str, Array], after: Mapping[str, Array
         )
         if not (difference <= allowed and cosine > 0.999999):
             raise BuildError(
-                f"smoothing changed output {name}: cosine {cosine:.8f}, largest difference {difference:.2e} of {allowed:.2e} "
-                "allowed; the graph has a branch that calibration does not understand: quantise with smoothing off"
+                f"smoothing changed output {name}: cosine {cosine:.8f}, largest difference {difference:.2e} of "
+                f"{allowed:.2e} allowed; the graph has a branch that calibration does not understand: report it"
             )

@@ -1,7 +1,7 @@
 """Which weight column stands behind which channel, followed through reshapes, transposes and slices.
 
-Exporters lay out attention heads in many ways. Instead of matching patterns, the layout operators between two places are
-run on a tensor of channel numbers, and the numbers that arrive say which channel went where.
+Exporters lay out attention heads in many ways. Instead of matching patterns, the layout operators between two places
+are run on a tensor of channel numbers, and the numbers that arrive say which channel went where.
 """
 
 from __future__ import annotations
@@ -114,4 +114,5 @@ def _run_layout(
         [helper.make_tensor_value_info(end, onnx.TensorProto.INT64, None)], constants,
     )  # fmt: skip
     model = helper.make_model(body, opset_imports=[helper.make_opsetid("", graph.opset)])
-    return np.asarray(ReferenceEvaluator(model).run(None, {start: np.ascontiguousarray(value, np.int64)})[0])
+    (arrived,) = list(ReferenceEvaluator(model).run(None, {start: np.ascontiguousarray(value, np.int64)}))
+    return np.asarray(arrived)

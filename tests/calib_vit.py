@@ -1,9 +1,9 @@
 """A hand-made ViT with adapter in ONNX, and the outliers to plant in it: the test model of everything in calib.
 
-Same anatomy as the exporter's fused graphs at a hundredth of the size: uint8 pixels in, patch embedding, register tokens,
-LayerNormalization, one fused qkv, softmax attention, both forms of GELU, a convolutional stem, an extractor that samples
-with GridSample and a convolution head. The injectors are those of the quantisation notes, T1: all but `massive` leave the
-function as it was.
+Same anatomy as the exporter's fused graphs at a hundredth of the size: uint8 pixels in, patch embedding, register
+tokens, LayerNormalization, one fused qkv, softmax attention, both forms of GELU, a convolutional stem, an extractor
+that samples with GridSample and a convolution head. The injectors are those of the quantisation notes, T1: all but
+`massive` leave the function as it was.
 """
 
 from __future__ import annotations

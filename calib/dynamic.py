@@ -1,0 +1,60 @@
+"""INT8 without calibration: activations are ranged anew for every image, by the kernels of ONNX Runtime.
+
+The choice when there are no frames. It needs no images and is nearly as fast, but it cannot move outliers out of the
+way: a range per image and tensor does nothing against channels that are always large (measured on planted outliers:
+cosine 0.54 where calibration gives 0.999). So it must pass the same gate. ONNX Runtime only; TensorRT has no such
+operators.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from pathlib import Path
+
+import onnx
+
+from brixel_edge.calib.graph import load_graph
+from brixel_edge.calib.layers import find_layers
+
+
+def quantize_dynamic(graph: Path, out: Path) -> tuple[str, ...]:
+    """Write the dynamic INT8 graph of a float graph.
+
+    Args:
+        graph: graph.fp32.onnx of brixel-export.
+        out: file to write, for instance graph.int8.ort.onnx.
+
+    Returns:
+        names of the linears that run in INT8; exclusions are those of static INT8, and convolutions stay in float, whose
+        dynamic kernels are slower than float ones.
+    """
+    from onnxruntime.quantization import QuantType
+    from onnxruntime.quantization import quantize_dynamic as ort_quantize_dynamic
+
+    float_graph = load_graph(graph)
+    linears = [
+        layer.name
+        for layer in find_layers(float_graph)
+        if layer.is_linear and not layer.excluded and layer.op == "MatMul"
+    ]
+    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
+        named = float_graph.save(Path(folder) / "named.onnx")
+        root, level = logging.getLogger(), logging.getLogger().level
+        try:
+            root.setLevel(logging.ERROR)  # it advises a preprocessing step that the exporter has already done
+            ort_quantize_dynamic(
+                named,
+                out,
+                op_types_to_quantize=["MatMul"],
+                per_channel=True,
+                weight_type=QuantType.QInt8,
+                nodes_to_quantize=linears,
+            )
+        finally:
+            root.setLevel(level)
+    model = onnx.load(str(out))
+    del model.metadata_props[:]
+    model.metadata_props.extend(float_graph.model.metadata_props)
+    out.write_bytes(model.SerializeToString())
+    return tuple(linears)
