@@ -19,10 +19,11 @@ from typing import Any
 
 from brixel_edge.errors import BundleError
 from brixel_edge.onnx_metadata import spec_from_onnx
+from brixel_edge.receipt import RECEIPT_VERSION, read_receipt
 from brixel_edge.spec import ModelSpec
 
 MANIFEST_NAME = "model.json"
-MANIFEST_VERSION = 1
+FAILURE_NAME = "failed.json"
 DEFAULT_MODEL = Path(__file__).parent / "default.onnx"
 
 
@@ -92,16 +93,8 @@ def open_bundle(root: str | Path) -> Bundle:
         raise BundleError(
             f"{root} is not a model directory: it has no {MANIFEST_NAME}; make one with brixel-export --out"
         )
-    try:
-        manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
-        version = manifest["manifest_version"]
-        if version != MANIFEST_VERSION:
-            raise BundleError(
-                f"{manifest_path} has version {version}, this release reads {MANIFEST_VERSION}; export again"
-            )
-        return Bundle(root=root, manifest=manifest, spec=ModelSpec.from_json(manifest["spec"]))
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise BundleError(f"{manifest_path} is not a readable receipt ({error!r}); export the model again") from error
+    manifest = read_receipt(manifest_path)
+    return Bundle(root=root, manifest=manifest, spec=ModelSpec.from_json(manifest["spec"]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +145,7 @@ def staged_directory(out: Path) -> Iterator[Path]:
     Raises:
         BundleError: `out` exists and is not a model directory.
     """
-    if out.exists() and not (out / MANIFEST_NAME).is_file() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and not _is_replaceable(out):
         raise BundleError(f"{out} exists and is not a model directory; choose another --out or remove it")
     out.parent.mkdir(parents=True, exist_ok=True)
     stage = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
@@ -168,6 +161,21 @@ def staged_directory(out: Path) -> Iterator[Path]:
             stage.replace(out)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+
+
+def _is_replaceable(out: Path) -> bool:
+    """A model directory, an empty one, or one that holds nothing but the report of a failed export."""
+    if not out.is_dir():
+        return False
+    return (out / MANIFEST_NAME).is_file() or {path.name for path in out.iterdir()} <= {FAILURE_NAME}
+
+
+def write_failure(out: Path, record: dict[str, Any]) -> Path:
+    """Leave the report of an export that failed, `failed.json`; an earlier model there stays as it is."""
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / FAILURE_NAME
+    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return path
 
 
 def write_manifest(root: Path, spec: ModelSpec, sections: dict[str, Any]) -> dict[str, Any]:
@@ -186,7 +194,7 @@ def write_manifest(root: Path, spec: ModelSpec, sections: dict[str, Any]) -> dic
         for path in sorted(root.iterdir())
         if path.is_file() and path.name != MANIFEST_NAME
     }
-    manifest = {"manifest_version": MANIFEST_VERSION, "spec": spec.to_json(), "files": files, **sections}
+    manifest = {"manifest_version": RECEIPT_VERSION, "spec": spec.to_json(), "files": files, **sections}
     temporary = root / f".{MANIFEST_NAME}.part"
     temporary.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     temporary.replace(root / MANIFEST_NAME)

@@ -10,15 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from brixel_edge.backbone_specs import BACKBONES, DEFAULT_BACKBONE
 from brixel_edge.command import add_common_arguments, run_command
-from brixel_edge.errors import BackendMissing, SpecError
+from brixel_edge.errors import SpecError
+from brixel_edge.memory import parse_bytes
 from brixel_edge.spec import UNTRAINED_NOTICE, parse_size
 
 if TYPE_CHECKING:
-    from brixel_edge.spec import ModelSpec
+    from brixel_edge.export.engine_settings import EngineSettings
 
 PROGRAM = "brixel-export"
-DEFAULT_SIZE = (256, 256)
 ENGINES = ("onnx", "onnx-fp16", "onnx-bf16", "onnx-int8", "trt-fp32", "trt-fp16", "trt-bf16", "trt-int8", "trt-rtx")
+SAMPLERS = ("auto", "gridsample", "gather", "materialised")
+DEFAULT_SIZE = "256x256"
+DEFAULT_CALIB_N = 64
+DEFAULT_MIN_SPEEDUP = 1.1
 RANDOM = "random"
 
 EPILOG = """\
@@ -29,24 +33,47 @@ examples:
       --adapter-weights adapter.safetensors --size 256x448 --out vits16.brixel
   brixel-export --backbone dinov3 --backbone-weights dinov3_vits16.pth --adapter none --out baseline.brixel
       the backbone's own coarse map, to compare with
+  brixel-export --sizes 256x256,320x448 --engine onnx-fp16 --out vits16.brixel
+      two model directories, vits16-256x256.brixel and vits16-320x448.brixel
+  brixel-export --engine onnx-int8 --calib photographs/
+  brixel-export --engine trt-fp16
+      on the board itself
+
+exit codes:
+  0 done, 2 bad input, 3 backend not installed, 4 build failed, 5 parity failed, 6 out of memory;
+  after 4 and 5 the directory holds failed.json, with everything that was tried
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportRequest:
-    """What the command line asks for."""
+    """What the command line asks for.
+
+    Attributes:
+        sizes: (height, width) [px] of each model directory.
+        outs: the directories, one a size.
+        calib: calibration source: folder, video or camera; None for none.
+        features: type of a half-precision graph's output.
+        settings: of the engine builder.
+        min_speedup: what INT8 must gain over the fastest float engine.
+    """
 
     backbone: str
     backbone_weights: str
     adapter: str
     adapter_weights: str
     tap_layers: tuple[int, ...] | None
-    size: tuple[int, int]
+    sizes: tuple[tuple[int, int], ...]
+    outs: tuple[Path, ...]
     channels: str
     sampler: str
     engine: str
-    out: Path
+    features: str
     parity_images: Path | None
+    calib: str | None
+    calib_n: int
+    min_speedup: float
+    settings: EngineSettings
     seed: int
 
 
@@ -58,6 +85,14 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    _add_model_arguments(parser)
+    _add_graph_arguments(parser)
+    _add_engine_arguments(parser)
+    add_common_arguments(parser)
+    return parser
+
+
+def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backbone", metavar="NAME", help=f"dinov3 (architecture from the weights) or one of {', '.join(BACKBONES)}"
     )
@@ -66,27 +101,66 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help=".pth or .safetensors in Meta's, transformers' or timm's names; pretrained (timm's hub); random",
     )
-    parser.add_argument("--adapter", choices=("brixel", "none"), default="brixel", help="none: the backbone's own map")
+    parser.add_argument(
+        "--adapter", choices=("brixel", "conv", "none"), default="brixel", help="none: the backbone's own map"
+    )
     parser.add_argument("--adapter-weights", metavar="FILE", help="adapter.safetensors, the authors' .pth, or random")
     parser.add_argument(
         "--tap-layers", metavar="I,J,...", help="blocks that the adapter reads, from 0; default: the table's"
     )
-    parser.add_argument("--size", metavar="HxW", default="256x256", help="height x width in pixels (default 256x256)")
+    parser.add_argument("--seed", type=int, default=0, help="of random weights and of the choice of calibration frames")
+
+
+def _add_graph_arguments(parser: argparse.ArgumentParser) -> None:
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--size", metavar="HxW", help=f"height x width in pixels (default {DEFAULT_SIZE})")
+    size.add_argument("--sizes", metavar="HxW,...", help="several sizes, each a model directory NAME-HxW.brixel")
     parser.add_argument("--channels", choices=("BGR", "RGB"), default="BGR", help="order of the input's last axis")
     parser.add_argument(
         "--sampler",
-        choices=("gridsample", "gather"),
-        default="gridsample",
-        help="lowering of deformable sampling; gather has no GridSample node",
+        choices=SAMPLERS,
+        default="auto",
+        help="lowering of deformable sampling; auto takes the target's, and another where that one fails; "
+        "gather has no GridSample node, materialised gives the samples as outputs too",
     )
     parser.add_argument("--engine", choices=ENGINES, default="onnx", help="what to make (default onnx: fp32 graph)")
+    parser.add_argument(
+        "--features",
+        choices=("fp32", "fp16"),
+        default="fp32",
+        help="type of the features of an fp16 graph (default fp32); fp16 halves what a GPU copies back",
+    )
     parser.add_argument("--out", metavar="DIR", type=Path, help="model directory to write (default NAME.brixel)")
     parser.add_argument(
         "--parity-images", metavar="DIR", type=Path, help="photographs of the proof; default: scikit-image's"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of random weights")
-    add_common_arguments(parser)
-    return parser
+    parser.add_argument(
+        "--calib",
+        metavar="SRC",
+        help="what the device will see: folder, video or camera (0); ranges of fp16 and scales of int8 come from it",
+    )
+    parser.add_argument(
+        "--calib-n", metavar="N", type=int, default=DEFAULT_CALIB_N, help=f"frames of it (default {DEFAULT_CALIB_N})"
+    )
+    parser.add_argument(
+        "--min-speedup",
+        metavar="X",
+        type=float,
+        default=DEFAULT_MIN_SPEEDUP,
+        help=f"refuse int8 that is not X times faster than the best float engine here (default {DEFAULT_MIN_SPEEDUP})",
+    )
+
+
+def _add_engine_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("TensorRT")
+    group.add_argument("--opt-level", type=int, default=3, help="0 builds fast, 5 builds slowly (default 3)")
+    group.add_argument("--workspace", metavar="SIZE", help="scratch memory of a layer, e.g. 512MiB (default: half)")
+    group.add_argument("--max-mem", metavar="SIZE", help="refuse an engine that needs more device memory")
+    group.add_argument("--timing-cache", metavar="DIR", type=Path, help="folder of timing caches (default: --out's)")
+    group.add_argument("--hardware-compat", choices=("none", "ampere+", "same-cc"), default="none")
+    group.add_argument("--version-compat", action="store_true", help="let later TensorRT releases run the engine")
+    group.add_argument("--dla", metavar="CORE", type=int, help="build for a DLA core, on boards that have one")
+    group.add_argument("--cards", metavar="SM,...", default="86,89,120", help="trt-rtx: cards to build for")
 
 
 def request_from_arguments(arguments: argparse.Namespace) -> ExportRequest:
@@ -104,20 +178,45 @@ def request_from_arguments(arguments: argparse.Namespace) -> ExportRequest:
         raise SpecError("--adapter none has no weights; leave --adapter-weights or --adapter none out")
     if not default and arguments.adapter != "none" and arguments.adapter_weights is None:
         raise SpecError("--adapter-weights FILE is missing (or random; or --adapter none for the backbone's own map)")
+    _check_engine_flags(arguments)
+    out = arguments.out or Path("default.brixel" if default else f"{arguments.backbone}.brixel")
+    sizes = tuple(
+        dict.fromkeys(parse_size(text) for text in (arguments.sizes or arguments.size or DEFAULT_SIZE).split(","))
+    )
     return ExportRequest(
         backbone=DEFAULT_BACKBONE if default else arguments.backbone,
         backbone_weights=RANDOM if default else arguments.backbone_weights,
         adapter=arguments.adapter,
         adapter_weights=arguments.adapter_weights or RANDOM,
         tap_layers=_parse_layers(arguments.tap_layers),
-        size=parse_size(arguments.size),
+        sizes=sizes,
+        outs=tuple(_sized(out, size) for size in sizes) if arguments.sizes else (out,),
         channels=arguments.channels,
         sampler=arguments.sampler,
         engine=arguments.engine,
-        out=arguments.out or Path("default.brixel" if default else f"{arguments.backbone}.brixel"),
+        features=arguments.features,
         parity_images=arguments.parity_images,
+        calib=arguments.calib,
+        calib_n=arguments.calib_n,
+        min_speedup=arguments.min_speedup,
+        settings=_engine_settings(arguments),
         seed=arguments.seed,
     )
+
+
+def _check_engine_flags(arguments: argparse.Namespace) -> None:
+    precision = arguments.engine.removeprefix("onnx-").removeprefix("trt-")
+    if arguments.features == "fp16" and precision not in ("fp16", "rtx"):
+        raise SpecError(f"--features fp16 needs an fp16 graph, --engine {arguments.engine} makes none; use onnx-fp16")
+    if arguments.calib is not None and precision not in ("fp16", "bf16", "int8", "rtx"):
+        raise SpecError(f"--engine {arguments.engine} calibrates nothing; leave --calib out, or use onnx-int8")
+    if arguments.calib_n < 1 or arguments.min_speedup < 0:
+        raise SpecError(f"--calib-n {arguments.calib_n} and --min-speedup {arguments.min_speedup} must be above zero")
+
+
+def _sized(out: Path, size: tuple[int, int]) -> Path:
+    """vits16.brixel and (256, 320) -> vits16-256x320.brixel."""
+    return out.with_name(f"{out.name.removesuffix('.brixel')}-{size[0]}x{size[1]}.brixel")
 
 
 def _parse_layers(text: str | None) -> tuple[int, ...] | None:
@@ -129,79 +228,22 @@ def _parse_layers(text: str | None) -> tuple[int, ...] | None:
     return tuple(int(part) for part in parts)
 
 
-def check_engine(engine: str) -> None:
-    """Whether this machine can make an engine, before anything slow is done.
+def _engine_settings(arguments: argparse.Namespace) -> EngineSettings:
+    from brixel_edge.export.engine_settings import EngineSettings
 
-    Raises:
-        BackendMissing: the message says what to install where.
-    """
-    import importlib.util
-
-    if engine == "trt-rtx" and importlib.util.find_spec("tensorrt_rtx") is None:
-        raise BackendMissing("--engine trt-rtx needs TensorRT-RTX: pip install 'brixel-edge[trt-rtx]'")
-    if engine.startswith("trt-") and engine != "trt-rtx" and importlib.util.find_spec("tensorrt") is None:
-        raise BackendMissing(
-            f"--engine {engine} needs TensorRT: on Jetson use JetPack's own (python3 -m venv --system-site-packages); "
-            "on x86 with an NVIDIA GPU pip install 'brixel-edge[trt]'"
-        )
-
-
-def _load_torch_side() -> None:
-    try:
-        import onnxsim  # noqa: F401
-        import timm  # noqa: F401
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise BackendMissing(
-            f"{PROGRAM} needs {error.name}: pip install 'brixel-edge[export]' on the build machine"
-        ) from error
-
-
-def export(request: ExportRequest) -> dict[str, Any]:
-    """Do it; the receipt of what was written."""
-    check_engine(request.engine)
-    _load_torch_side()
-    from brixel_edge.backbone import load_backbone
-    from brixel_edge.export.bundle_from_student import WeightSources, bundle_from_student
-    from brixel_edge.export.fuse import spec_from_student
-    from brixel_edge.student import load_student
-
-    backbone = load_backbone(
-        request.backbone, request.backbone_weights, tap_layers=request.tap_layers, seed=request.seed
+    cards = arguments.cards.split(",")
+    if not all(card.strip().isdigit() for card in cards):
+        raise SpecError(f"--cards {arguments.cards!r} is not a list of compute capabilities; for instance 86,89,120")
+    return EngineSettings(
+        optimization_level=arguments.opt_level,
+        workspace_bytes=parse_bytes(arguments.workspace) if arguments.workspace else None,
+        max_memory_bytes=parse_bytes(arguments.max_mem) if arguments.max_mem else None,
+        timing_cache_dir=arguments.timing_cache,
+        hardware_compatibility=arguments.hardware_compat,
+        is_version_compatible=arguments.version_compat,
+        dla_core=arguments.dla,
+        rtx_capabilities=tuple(int(card) for card in cards),
     )
-    student = load_student(backbone, request.adapter_weights, request.adapter, seed=request.seed)  # type: ignore[arg-type]
-    spec = spec_from_student(student, *request.size, request.adapter, request.channels, name=request.backbone)
-    if not spec.trained:
-        _say(UNTRAINED_NOTICE)
-    _say(f"weights of {spec.backbone}: licence {spec.licence}")
-    return bundle_from_student(
-        student,
-        spec,
-        request.out,
-        images=_proof_images(request, spec),
-        sources=WeightSources(
-            backbone=_file_or_none(request.backbone_weights), adapter=_file_or_none(request.adapter_weights)
-        ),
-        sampler=request.sampler,  # type: ignore[arg-type]
-        progress=_say,
-    )
-
-
-def _proof_images(request: ExportRequest, spec: ModelSpec) -> Any:
-    from brixel_edge.export.bundle_from_student import ProofImages
-    from brixel_edge.export.photographs import bundled_photographs, load_images, photographs_in
-
-    paths = photographs_in(request.parity_images) if request.parity_images else bundled_photographs()
-    pixels = load_images(paths, spec.image.height, spec.image.width, spec.image.channels)
-    return ProofImages(names=[path.name for path in paths], pixels=pixels)
-
-
-def _file_or_none(weights: str) -> Path | None:
-    return None if weights in (RANDOM, "pretrained") else Path(weights)
-
-
-def _say(line: str) -> None:
-    print(f"{PROGRAM}: {line}", file=sys.stderr, flush=True)
 
 
 def summary(receipt: dict[str, Any], out: Path) -> str:
@@ -214,12 +256,22 @@ def summary(receipt: dict[str, Any], out: Path) -> str:
     )
     if not spec["trained"]:
         lines.append(f"  {UNTRAINED_NOTICE}")
+    if not receipt["requested"]["is_first_choice"]:
+        made = receipt["requested"]["made"]
+        failed = sum(not attempt["passed"] for attempt in receipt["attempts"])
+        lines.append(
+            f"  not the first choice: {made['precision']} by {made['sampler']}, after {failed} plans that failed "
+            "(attempts in model.json)"
+        )
     for name, parity in receipt["parity"].items():
         lines.append(
             f"  {name}  {receipt['files'][name]['bytes'] / 1e6:.1f} MB  cosine mean {parity['cosine_mean']:.6f}, "
             f"worst 1 % {parity['cosine_p01']:.6f}, relative error {parity['frobenius']:.1e} "
-            f"({parity['images'] if isinstance(parity['images'], int) else len(parity['images'])} photographs)"
+            f"({parity['images']} photographs, {parity['backend']})"
         )
+    for name in receipt["engines"]:
+        if name not in receipt["parity"]:
+            lines.append(f"  {name}  not run here: brixel-verify {out} proves it on the device")
     return "\n".join(lines)
 
 
@@ -228,8 +280,13 @@ def main(argv: list[str] | None = None) -> int:
 
     def command(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
         request = request_from_arguments(arguments)
-        receipt = export(request)
-        return {"out": str(request.out), **receipt}, summary(receipt, request.out)
+        from brixel_edge.command_export_run import export
+
+        receipts = [({"out": str(out), **receipt}, summary(receipt, out)) for out, receipt in export(request)]
+        texts = "\n".join(text for _, text in receipts)
+        if arguments.sizes:
+            return {"models": [record for record, _ in receipts]}, texts
+        return receipts[0][0], texts
 
     return run_command(build_parser(), command, argv)
 

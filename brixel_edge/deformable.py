@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-SamplerKind = Literal["gridsample", "gather"]
+# Materialised is gridsample whose samples the exported graph also gives as outputs, so that no builder can fuse the
+# sampling with what reads it (reported wrong for TensorRT 10.14 and later, NVIDIA/TensorRT #4813). To torch it is the same.
+SamplerKind = Literal["gridsample", "gather", "materialised"]
 
 
 def reference_points(height: int, width: int, device: torch.device | None = None) -> Tensor:
@@ -72,7 +74,11 @@ def sample_with_gather(value: Tensor, locations: Tensor) -> Tensor:
     return samples.reshape(count, channels, queries, points)
 
 
-SAMPLERS = {"gridsample": sample_with_gridsample, "gather": sample_with_gather}
+SAMPLERS = {
+    "gridsample": sample_with_gridsample,
+    "gather": sample_with_gather,
+    "materialised": sample_with_gridsample,
+}
 
 
 class DeformableAttention(nn.Module):

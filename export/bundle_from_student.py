@@ -1,28 +1,36 @@
-"""Student -> model directory: graph, proof and receipt, or nothing at all.
+"""Student -> model directory: graphs, proof and receipt, or nothing but the report of why not.
 
-The directory is built under a temporary name and takes its place only when every gate has been passed.
+The directory is built under a temporary name and takes its place only when every gate has been passed. Plans are tried
+in order until one passes (`plans`); where none does, `failed.json` says what was tried.
 """
 
 from __future__ import annotations
 
+import datetime
 import importlib.metadata
 import platform
+import shutil
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnxruntime
-from numpy.typing import NDArray
-
-from brixel_edge.bundle import graph_name, sha256_of, staged_directory, write_manifest
+from brixel_edge.bundle import sha256_of, staged_directory, write_failure, write_manifest
 from brixel_edge.deformable import SamplerKind
-from brixel_edge.export.fuse import FusedModel
-from brixel_edge.export.reference import reference_features
-from brixel_edge.export.to_onnx import OUTPUT_NAME, onnx_from_model
-from brixel_edge.parity import ParityReport, check_gate, compare
-from brixel_edge.spec import ModelSpec
+from brixel_edge.export.backends import Backend, default_backends
+from brixel_edge.export.islands import Half
+from brixel_edge.export.plans import (
+    Attempt,
+    NoPlanBuiltError,
+    NoPlanPassedError,
+    Plan,
+    first_that_passes,
+    plans_for,
+)
+from brixel_edge.export.workshop import EngineMaker, Product, Progress, ProofImages, Trace, Workshop
+from brixel_edge.proof import PROOF_NAME, proof_from_references, save_proof
+from brixel_edge.spec import ModelSpec, Precision
 from brixel_edge.student import Student
 
 TOOLS = (
@@ -33,24 +41,15 @@ TOOLS = (
     "onnxscript",
     "onnxsim",
     "onnxruntime",
+    "openvino",
     "numpy",
     "opencv-python-headless",
 )
 
-Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProofImages:
-    """The photographs of the proof.
-
-    Attributes:
-        names: file names, for the receipt.
-        pixels: (1, H, W, 3) uint8 each, at the graph's size.
-    """
-
-    names: Sequence[str]
-    pixels: Sequence[NDArray[np.uint8]]
+# GridSample where it is right: one node, and the fastest. In bf16 graphs it stands under the name that some TensorRT
+# releases read as nearest (NVIDIA/TensorRT #4646), so gathering comes first there.
+DEFAULT_SAMPLERS: tuple[SamplerKind, ...] = ("gridsample", "gather")
+BF16_SAMPLERS: tuple[SamplerKind, ...] = ("gather", "gridsample")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,52 +67,157 @@ class WeightSources:
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A model directory that has passed its gates and has no receipt yet.
+
+    Attributes:
+        folder: where its files lie.
+        spec: of the model.
+        workshop: what made it.
+        sections: of the receipt, to be added to.
+    """
+
+    folder: Path
+    spec: ModelSpec
+    workshop: Workshop
+    sections: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ordered:
+    """What an export shall make.
+
+    Attributes:
+        engine: its name on the command line, for the receipt.
+        precision: of the graph; fp32, fp16 or bf16.
+        samplers: lowerings of deformable sampling in the order in which they are tried.
+        bf16_samplers: the same for bf16.
+        output: type of a half-precision graph's features; None is fp32.
+        backends: where the graphs must pass.
+        engines: compiles the graphs; None makes graphs only.
+        finish: adds to the directory after its gates were passed (quantises, measures); may refuse it.
+        trace: writes the fp32 graph of a sampler; None traces the student.
+    """
+
+    engine: str = "onnx"
+    precision: Precision = "fp32"
+    samplers: Sequence[SamplerKind] = DEFAULT_SAMPLERS
+    bf16_samplers: Sequence[SamplerKind] = BF16_SAMPLERS
+    output: Half | None = None
+    backends: Callable[[Precision], Sequence[Backend]] = default_backends
+    engines: EngineMaker | None = None
+    finish: Sequence[Callable[[Stage], None]] = field(default=())
+    trace: Trace | None = None
+
+
 def bundle_from_student(
     student: Student,
     spec: ModelSpec,
     out: Path,
     *,
     images: ProofImages,
+    ranging: ProofImages,
     sources: WeightSources,
-    sampler: SamplerKind = "gridsample",
+    ordered: Ordered | None = None,
     progress: Progress = lambda _: None,
 ) -> dict[str, Any]:
-    """Write `out`, a model directory with graph.fp32.onnx, proven equal to PyTorch.
+    """Write `out`, a model directory whose files are proven equal to PyTorch.
+
+    Args:
+        student: in evaluation mode.
+        spec: of the model at one image size.
+        out: the directory.
+        images: photographs of the proof.
+        ranging: photographs that activation ranges are measured on; others than the proof's.
+        sources: of the weights, for the receipt.
+        ordered: what to make; None is the fp32 graph.
+        progress: hears what is being done.
 
     Returns:
         the receipt, as written to model.json.
 
     Raises:
-        BuildError: the graph could not be made.
-        ParityError: it does not compute what PyTorch does; nothing is left at `out`.
+        BuildError: no plan could be built. Only `failed.json` is left at `out`, or beside an earlier model there.
+        ParityError: no plan computes what PyTorch does; the same is left.
     """
-    with staged_directory(out) as stage:
-        graph = stage / graph_name("fp32")
-        progress("tracing the fused model")
-        census = onnx_from_model(FusedModel(student, spec, sampler).eval(), spec, graph)
-        progress(f"comparing with PyTorch on {len(images.pixels)} photographs")
-        report = parity_of_graph(graph, student, spec, images.pixels)
-        check_gate(report, "fp32", graph.name)
-        return write_manifest(
-            stage,
-            spec,
-            {
-                "weights": sources.to_json(),
-                "sampler": sampler,
-                "census": {graph.name: census.to_json()},
-                "parity": {graph.name: {"backend": "onnxruntime", "images": list(images.names), **report.to_json()}},
-                "tools": tool_versions(),
-            },
+    ordered = ordered or Ordered()
+    start_s = time.perf_counter()
+    plans = plans_for(ordered.precision, ordered.samplers, bf16_samplers=ordered.bf16_samplers)
+    attempts: list[Attempt] = []
+    with staged_directory(out) as folder:
+        work = folder / "work"
+        workshop = Workshop(
+            folder=work,
+            student=student,
+            spec=spec,
+            proof=images,
+            ranging=ranging,
+            backends=ordered.backends,
+            engines=ordered.engines,
+            output=ordered.output,
+            progress=progress,
+            trace=ordered.trace,
         )
+        try:
+            product, attempts = first_that_passes(
+                plans, workshop.carry_out, on_failure=lambda plan, error: progress(f"gave up {plan}: {error}")
+            )
+            stage = _staged(folder, workshop, product)
+            stage.sections["attempts"] = [attempt.to_json() for attempt in attempts]
+            stage.sections["requested"] = _requested(ordered, plans, product.plan)
+            stage.sections["weights"] = sources.to_json()
+            stage.sections["tools"] = tool_versions()
+            for finish in ordered.finish:
+                finish(stage)
+        except (NoPlanBuiltError, NoPlanPassedError) as error:
+            _leave_report(out, spec, ordered, error.attempts, str(error))
+            raise
+        stage.sections.setdefault("measured", {}).update(_times(workshop, time.perf_counter() - start_s))
+        return write_manifest(folder, spec, stage.sections)
 
 
-def parity_of_graph(
-    graph: Path, student: Student, spec: ModelSpec, images: Sequence[NDArray[np.uint8]]
-) -> ParityReport:
-    """Compare a graph in ONNX Runtime (CPU) with the PyTorch reference."""
-    session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
-    candidates = [session.run([OUTPUT_NAME], {"image": image})[0] for image in images]
-    return compare(reference_features(student, spec, images), candidates)  # type: ignore[arg-type]
+def _staged(folder: Path, workshop: Workshop, product: Product) -> Stage:
+    """Move the product's files to their places, and write the proof that travels along."""
+    for path in product.files:
+        path.replace(folder / path.name)
+    shutil.rmtree(workshop.folder)
+    proof = proof_from_references(workshop.proof.names, workshop.proof.pixels, workshop.references)
+    save_proof(proof, folder / PROOF_NAME)
+    sections: dict[str, Any] = {key: {} for key in ("samplers", "census", "precisions", "islands", "parity", "engines")}
+    places = {"sampler": "samplers", "engine": "engines"}
+    for name, facts in product.facts.items():
+        for kind, value in facts.items():
+            sections[places.get(kind, kind)][name] = value
+    return Stage(folder=folder, spec=workshop.spec, workshop=workshop, sections=sections)
+
+
+def _requested(ordered: Ordered, plans: Sequence[Plan], made: Plan) -> dict[str, Any]:
+    return {
+        "engine": ordered.engine,
+        "precision": ordered.precision,
+        "samplers": list(ordered.samplers),
+        "made": made.to_json(),
+        "is_first_choice": made == plans[0],
+    }
+
+
+def _leave_report(out: Path, spec: ModelSpec, ordered: Ordered, attempts: Sequence[Attempt], error: str) -> None:
+    record = {
+        "error": error,
+        "requested": {"engine": ordered.engine, "precision": ordered.precision, "samplers": list(ordered.samplers)},
+        "spec": spec.to_json(),
+        "attempts": [attempt.to_json() for attempt in attempts],
+        "tools": tool_versions(),
+    }
+    write_failure(out, record)
+
+
+def _times(workshop: Workshop, total_s: float) -> dict[str, Any]:
+    """What differs from run to run."""
+    now = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
+    seconds = {kind: round(spent, 3) for kind, spent in sorted(workshop.seconds.items())}
+    return {"created_utc": now.isoformat(), "seconds": {**seconds, "total": round(total_s, 3)}}
 
 
 def tool_versions() -> dict[str, str]:

@@ -10,8 +10,10 @@ from collections import Counter
 from dataclasses import dataclass
 
 import onnx
+from onnx import TensorProto
 
 from brixel_edge.errors import BuildError
+from brixel_edge.export.graph_walk import element_types
 
 MIN_OPSET = 17
 MAX_OPSET = 19  # GridSample is renamed at 20, and TensorRT up to 10.13 then silently samples nearest (NVIDIA #4646)
@@ -24,6 +26,17 @@ FORBIDDEN = frozenset(
 
 # What exporters make of a LayerNorm before opset 17. Squares of a ViT's residual stream exceed fp16's 65504.
 NORM_PARTS = frozenset({"ReduceMean", "Pow", "Sqrt"})
+
+_TYPE_NAMES: dict[int, str] = {
+    TensorProto.FLOAT: "fp32",
+    TensorProto.FLOAT16: "fp16",
+    TensorProto.BFLOAT16: "bf16",
+    TensorProto.INT8: "int8",
+    TensorProto.UINT8: "uint8",
+    TensorProto.INT32: "int32",
+    TensorProto.INT64: "int64",
+    TensorProto.BOOL: "bool",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +78,26 @@ def census_of(model: onnx.ModelProto) -> Census:
     return Census(ops=dict(ops), opset=opset, parameters=parameters, nodes=len(model.graph.node))
 
 
-def assert_census(model: onnx.ModelProto) -> Census:
+def precision_map(model: onnx.ModelProto) -> dict[str, dict[str, int]]:
+    """What each operator computes in: operator -> element type of its first output -> nodes.
+
+    Args:
+        model: with inferred shapes.
+    """
+    types = element_types(model)
+    counts: dict[str, Counter[str]] = {}
+    for node in model.graph.node:
+        kind = _TYPE_NAMES.get(types.get(node.output[0], 0), "other")
+        counts.setdefault(node.op_type, Counter())[kind] += 1
+    return {op: dict(sorted(kinds.items())) for op, kinds in sorted(counts.items())}
+
+
+def assert_census(model: onnx.ModelProto, *, max_opset: int = MAX_OPSET) -> Census:
     """Count, and refuse what no engine should get.
 
     Args:
         model: with inferred shapes.
+        max_opset: highest opset allowed.
 
     Returns:
         the counts.
@@ -85,8 +113,8 @@ def assert_census(model: onnx.ModelProto) -> Census:
         )
     if foreign := sorted(op for op in census.ops if "." in op):
         raise BuildError(f"the exported graph holds operators of a foreign domain: {', '.join(foreign)}")
-    if not MIN_OPSET <= census.opset <= MAX_OPSET:
-        raise BuildError(f"the exported graph has opset {census.opset}; allowed are {MIN_OPSET} to {MAX_OPSET}")
+    if not MIN_OPSET <= census.opset <= max_opset:
+        raise BuildError(f"the exported graph has opset {census.opset}; allowed are {MIN_OPSET} to {max_opset}")
     for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
         if any(not dim.HasField("dim_value") for dim in value.type.tensor_type.shape.dim):
             raise BuildError(f"tensor {value.name} has a dynamic shape; every size is an export of its own")

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import onnx
 from onnx import numpy_helper
 
+SAMPLES_PREFIX = "materialised."  # runtimes do not copy outputs of this name from the device
+
 
 def fusable_gelu(model: onnx.ModelProto) -> int:
     """Write GELU as (x * (1 + erf(x / sqrt 2))) * 0.5, the order that runtimes recognise and fuse.
@@ -27,6 +29,31 @@ def fusable_gelu(model: onnx.ModelProto) -> int:
         product.input[:] = [halving.output[0], half]
         count += 1
     return count
+
+
+def materialised_samples(model: onnx.ModelProto) -> int:
+    """Make what every GridSample gives an output of the graph, `materialised.0` and so on.
+
+    A tensor that must exist in memory cannot be fused away, and fusing it is what some TensorRT releases do wrongly.
+
+    Args:
+        model: with inferred shapes.
+
+    Returns:
+        how many there are.
+    """
+    graph = model.graph
+    shapes = {value.name: value for value in graph.value_info}
+    sampled = [node for node in graph.node if node.op_type == "GridSample"]
+    for count, node in enumerate(sampled):
+        old, new = node.output[0], f"{SAMPLES_PREFIX}{count}"
+        for reader in graph.node:
+            reader.input[:] = [new if name == old else name for name in reader.input]
+        node.output[0] = new
+        value = graph.output.add()
+        value.CopyFrom(shapes[old])
+        value.name = new
+    return len(sampled)
 
 
 def _is_half(tensor: onnx.TensorProto) -> bool:

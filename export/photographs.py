@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from brixel_edge.errors import BackendMissing, BundleError
 from brixel_edge.resize import resize_image
 
-BUNDLED = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png", "hubble_deep_field.jpg")
+PROOF = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png", "hubble_deep_field.jpg")
+# Activation ranges are measured on others than the proof's.
+RANGING = ("camera.png", "coins.png", "ihc.png", "retina.jpg")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 
 
-def bundled_photographs() -> list[Path]:
-    """The photographs that come with scikit-image.
+def bundled_photographs(names: Sequence[str] = PROOF) -> list[Path]:
+    """Photographs that come with scikit-image.
 
     Raises:
         BackendMissing: scikit-image is not installed.
@@ -31,7 +33,7 @@ def bundled_photographs() -> list[Path]:
         raise BackendMissing(
             "parity needs photographs: pip install scikit-image, or give --parity-images DIR"
         ) from error
-    return [Path(skimage.__file__).parent / "data" / name for name in BUNDLED]
+    return [Path(skimage.__file__).parent / "data" / name for name in names]
 
 
 def photographs_in(folder: Path, limit: int = 32) -> list[Path]:

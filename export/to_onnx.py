@@ -21,7 +21,7 @@ from torch import nn
 from brixel_edge.errors import BuildError
 from brixel_edge.export.census import Census, assert_census
 from brixel_edge.export.fuse import FusedModel
-from brixel_edge.export.passes import fusable_gelu
+from brixel_edge.export.passes import fusable_gelu, materialised_samples
 from brixel_edge.onnx_metadata import SPEC_KEY
 from brixel_edge.spec import ModelSpec
 
@@ -31,13 +31,14 @@ INPUT_NAME, OUTPUT_NAME = "image", "features"
 _log = logging.getLogger(__name__)
 
 
-def onnx_from_model(model: FusedModel, spec: ModelSpec, out: Path) -> Census:
+def onnx_from_model(model: FusedModel, spec: ModelSpec, out: Path, *, has_samples: bool = False) -> Census:
     """Write the graph of a fused model.
 
     Args:
         model: in evaluation mode.
         spec: goes into the file's metadata; its image gives the input's shape.
         out: the .onnx file; written under a temporary name first.
+        has_samples: give the samples of deformable attention as further outputs, the sampler `materialised`.
 
     Returns:
         what the graph is made of.
@@ -50,6 +51,8 @@ def onnx_from_model(model: FusedModel, spec: ModelSpec, out: Path) -> Census:
     fusable_gelu(graph)
     _strip(graph)
     graph = onnx.shape_inference.infer_shapes(graph, strict_mode=True)
+    if has_samples:
+        materialised_samples(graph)
     census = assert_census(graph)
     _drop_value_info(graph)
     _add_metadata(graph, spec)
