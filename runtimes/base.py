@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brixel_edge.errors import BackendMissing, SpecError
+from brixel_edge.memory import release_free_memory
 
 Backend = Literal["auto", "ort", "openvino", "trt"]
 OpenVinoPrecision = Literal["f32", "bf16"]
@@ -80,6 +81,9 @@ class RuntimeSettings:
             raise SpecError(f"OpenVINO precision {self.openvino_precision!r} is not one of {allowed}")
 
 
+Opener = Callable[[Path, RuntimeSettings], Runtime]
+
+
 def has_backend(backend: str) -> bool:
     """Whether the backend's library is installed; imports nothing."""
     return any(importlib.util.find_spec(name) is not None for name in _NEEDS[backend][0])
@@ -105,6 +109,19 @@ def choose_backend(backend: str = AUTO) -> str:
     return backend
 
 
+def load_backend(backend: str) -> Opener:
+    """Import a backend, and give the function that opens its engines.
+
+    Raises:
+        BackendMissing: it is installed, but cannot be loaded.
+    """
+    try:
+        return importlib.import_module(OPENERS[backend]).open_engine
+    except ImportError as error:
+        # A broken installation, a missing system library.
+        raise BackendMissing(f"backend {backend!r} cannot be loaded ({error}): {_NEEDS[backend][1]}") from error
+
+
 def open_runtime(path: str | Path, backend: str = AUTO, settings: RuntimeSettings | None = None) -> Runtime:
     """Open an engine; close it when done.
 
@@ -118,11 +135,7 @@ def open_runtime(path: str | Path, backend: str = AUTO, settings: RuntimeSetting
         BackendMissing: the backend is not installed here.
         BundleError: the backend cannot read the file.
     """
-    chosen = choose_backend(backend)
-    try:
-        module = importlib.import_module(OPENERS[chosen])
-    except ImportError as error:
-        # Found but not loadable: a broken installation, a missing system library.
-        raise BackendMissing(f"backend {chosen!r} cannot be loaded ({error}): {_NEEDS[chosen][1]}") from error
-    opener: Callable[[Path, RuntimeSettings], Runtime] = module.open_engine
-    return opener(Path(path), settings or RuntimeSettings())
+    opener = load_backend(choose_backend(backend))
+    runtime = opener(Path(path), settings or RuntimeSettings())
+    release_free_memory()
+    return runtime

@@ -27,6 +27,8 @@ from brixel_edge.runtimes.images import bgr_from_pixels
 _LOG = logging.getLogger(__name__)
 _OPEN_TIMEOUT_MS, _READ_TIMEOUT_MS = 5000, 5000
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 5.0
+# A reader that comes back after a pause finds old frames in the driver's buffers; a new one has to be waited for.
+_PAUSE_S, _WAITED_S, _LONGEST_DRAIN_S = 0.2, 0.005, 1.0
 _MODE_KEYS = ("width", "height", "fps", "fourcc")
 _NO_CAMERA = "without a camera: --source demo:"
 
@@ -148,7 +150,7 @@ class CameraSource:
         self._reconnect_s = reconnect_s
         self._stop = threading.Event()
         self._index = 0
-        self._start_s = time.monotonic()
+        self._start_s = self._last_grab_s = time.monotonic()
         self._after_gap = False
         _check_device(address)
         capture = _capture(address)
@@ -194,9 +196,13 @@ class CameraSource:
         return None
 
     def _grab(self) -> Frame | None:
-        if self._capture is None or not self._capture.grab():
+        if self._capture is None:
             return None
-        now = time.monotonic()
+        if time.monotonic() - self._last_grab_s > _PAUSE_S:
+            self._drain(self._capture)
+        if not self._capture.grab():
+            return None
+        self._last_grab_s = now = time.monotonic()
         has_image, pixels = self._capture.retrieve()
         image = bgr_from_pixels(pixels) if has_image else None
         if image is None:
@@ -211,6 +217,15 @@ class CameraSource:
             capture_s=time.monotonic() - now,
             is_after_gap=after_gap,
         )
+
+    @staticmethod
+    def _drain(capture: cv2.VideoCapture) -> None:
+        """Throw away what drivers kept while nobody read: such frames come at once, and are older than their stamp."""
+        start = now = time.monotonic()
+        while now - start < _LONGEST_DRAIN_S and capture.grab():
+            before, now = now, time.monotonic()
+            if now - before > _WAITED_S:
+                return
 
     def _reconnect(self) -> None:
         """Open again, with pauses that double and are spread, so that many clients do not come back at once.

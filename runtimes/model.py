@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brixel_edge.bundle import ResolvedModel, resolve_model
-from brixel_edge.errors import BundleError, SpecError
+from brixel_edge.errors import ParityError, SpecError
 from brixel_edge.features import FeatureMap
 from brixel_edge.fit import Fit, FittedImage, check_fit, fit_frame
 from brixel_edge.runtimes.base import AUTO, OpenVinoPrecision, Runtime, RuntimeSettings, choose_backend, open_runtime
@@ -94,9 +94,17 @@ class Model:
         )
 
     def warm_up(self) -> None:
-        """Run once on grey, so that the first frame does not pay for what an engine puts off until then."""
+        """Run once on grey, so that the first frame does not pay for what an engine puts off until then.
+
+        Raises:
+            ParityError: the features are not finite.
+        """
         image = self.spec.image
-        self(np.full((image.height, image.width, 3), 127, np.uint8))
+        features = self(np.full((image.height, image.width, 3), 127, np.uint8))
+        if not np.isfinite(features.values).all():
+            raise ParityError(
+                f"{self.name} on {self.backend} gives NaN or Inf; use another precision, or export it again"
+            )
 
     def close(self) -> None:
         """Free the engine; a second call does nothing."""
@@ -111,24 +119,6 @@ class Model:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def engine_path(resolved: ResolvedModel, backend: str, precision: str | None = None) -> Path:
-    """The file that a backend opens: the graph, or for TensorRT the plan in the model directory.
-
-    Raises:
-        BundleError: no plan, or several that the precision does not tell apart.
-    """
-    if backend != "trt":
-        return resolved.graph
-    remedy = "make one on this machine with brixel-export --engine trt-fp16"
-    if resolved.root is None:
-        raise BundleError(f"{resolved.name} is a bare graph, and TensorRT needs a built engine; {remedy}")
-    plans = sorted(resolved.root.glob(f"engine.*{precision or ''}.plan"))
-    if len(plans) != 1:
-        found = f"has several ({', '.join(path.name for path in plans)}); name the precision" if plans else "has none"
-        raise BundleError(f"TensorRT needs a built engine, and {resolved.root} {found}; {remedy}")
-    return plans[0]
 
 
 def open_model(
@@ -157,9 +147,15 @@ def open_model(
     """
     check_fit(fit)
     settings = RuntimeSettings(threads=threads, openvino_precision=openvino_precision)
-    resolved = resolve_model(path, precision)
-    chosen = choose_backend(backend)
+    return open_resolved(resolve_model(path, precision), choose_backend(backend), fit, settings)
+
+
+def open_resolved(resolved: ResolvedModel, backend: str, fit: Fit, settings: RuntimeSettings) -> Model:
+    """The second half of `open_model`, for those who need to know the model before it is loaded.
+
+    Raises:
+        BundleError, BackendMissing, SpecError: as `open_model`.
+    """
     if not resolved.spec.trained:
         _LOG.warning("%s: %s", resolved.name, UNTRAINED_NOTICE)
-    runtime = open_runtime(engine_path(resolved, chosen, precision), chosen, settings)
-    return Model(resolved, runtime, chosen, fit)
+    return Model(resolved, open_runtime(resolved.graph, backend, settings), backend, fit)

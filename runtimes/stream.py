@@ -17,10 +17,11 @@ from brixel_edge.runtimes.frames import Frame, FrameSource, open_source
 from brixel_edge.runtimes.model import Model, open_model
 from brixel_edge.runtimes.reader import Arrival, FrameReader
 from brixel_edge.runtimes.timing import StageTimes
+from brixel_edge.spec import ModelSpec
 
 _LOG = logging.getLogger(__name__)
-# Five frames of 720p: enough to keep decoding and inference apart, little beside a model.
-QUEUE_BYTES = 16 * MIB
+# Two frames of 720p: enough to keep decoding and inference apart, little beside a model.
+QUEUE_BYTES = 8 * MIB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,18 @@ class StreamResult:
     times: StageTimes
     t_media_s: float
     name: str | None
+
+
+def _distortion_remedy(frame: Frame, spec: ModelSpec, factor: float) -> str:
+    """What stretching does, and what to type instead."""
+    height, width = frame.image.shape[:2]
+    image = spec.image
+    step = 2 * spec.patch_px
+    fitting = max(step, step * round(image.height * width / height / step))
+    return (
+        f"frames of {width}x{height} are stretched by {factor:.2f} to {image.width}x{image.height} (width x height); "
+        f"keep the aspect with --fit crop, --fit pad or a model of brixel-export --size {image.height}x{fitting}"
+    )
 
 
 class Stream:
@@ -75,16 +88,7 @@ class Stream:
         self._has_checked_aspect = True
         factor = distortion((frame.image.shape[0], frame.image.shape[1]), self._model.spec.image)
         if self._model.fit == "stretch" and factor > NOTABLE_DISTORTION:
-            image = self._model.spec.image
-            given = f"{frame.image.shape[1]}x{frame.image.shape[0]}"
-            _LOG.warning(
-                "frames of %s are stretched by %.2f to %dx%d (width x height); "
-                "keep the aspect with fit crop or pad, or export a wider model",
-                given,
-                factor,
-                image.width,
-                image.height,
-            )
+            _LOG.warning("%s", _distortion_remedy(frame, self._model.spec, factor))
 
     def _result(self, arrival: Arrival[FittedImage]) -> StreamResult:
         frame, fitted, preprocess_s = arrival.frame, arrival.prepared, arrival.preprocess_s
@@ -158,8 +162,15 @@ def stream(
         BundleError: no such model, or a file that is none of the above.
         BackendMissing: a backend that is not installed.
     """
-    with open_model(path, backend, fit, threads, precision, openvino_precision) as model:
+    # The source first: whether it is there shows at once, and a model may take seconds.
+    frames = open_source(source, reconnect_s)
+    try:
+        model = open_model(path, backend, fit, threads, precision, openvino_precision)
+    except BaseException:
+        frames.close()
+        raise
+    with model:
         model.warm_up()
-        with Stream(model, open_source(source, reconnect_s)) as results:
+        with Stream(model, frames) as results:
             for result in results:
                 yield result.features
