@@ -21,9 +21,9 @@ SamplerKind = Literal["gridsample", "gather", "materialised"]
 
 
 def reference_points(height: int, width: int, device: torch.device | None = None) -> Tensor:
-    """Centres of a grid's cells as (x, y) in [0, 1], (height * width, 2), row-major."""
-    y = (torch.arange(height, dtype=torch.float32, device=device) + 0.5) / height
-    x = (torch.arange(width, dtype=torch.float32, device=device) + 0.5) / width
+    """Centres of a grid's cells as (x, y) in [-1, 1] over the map, (height * width, 2), row-major."""
+    y = (2 * torch.arange(height, dtype=torch.float32, device=device) + 1) / height - 1
+    x = (2 * torch.arange(width, dtype=torch.float32, device=device) + 1) / width - 1
     return torch.stack((x[None, :].expand(height, width), y[:, None].expand(height, width)), dim=-1).reshape(-1, 2)
 
 
@@ -32,12 +32,12 @@ def sample_with_gridsample(value: Tensor, locations: Tensor) -> Tensor:
 
     Args:
         value: (N, C, h, w).
-        locations: (N, Q, P, 2), (x, y) in [0, 1] over the map.
+        locations: (N, Q, P, 2), (x, y) in [-1, 1] over the map.
 
     Returns:
         (N, C, Q, P), zeros where a neighbour lies outside.
     """
-    return functional.grid_sample(value, locations * 2 - 1, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return functional.grid_sample(value, locations, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
 def sample_with_gather(value: Tensor, locations: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ def sample_with_gather(value: Tensor, locations: Tensor) -> Tensor:
 
     Args:
         value: (N, C, h, w).
-        locations: (N, Q, P, 2), (x, y) in [0, 1] over the map.
+        locations: (N, Q, P, 2), (x, y) in [-1, 1] over the map.
 
     Returns:
         (N, C, Q, P), zeros where a neighbour lies outside.
@@ -54,8 +54,8 @@ def sample_with_gather(value: Tensor, locations: Tensor) -> Tensor:
     queries, points = locations.shape[1], locations.shape[2]
     # One ring of zeros takes every outside neighbour; clamping keeps far points inside that ring.
     flat = functional.pad(value, (1, 1, 1, 1)).reshape(count, channels, (height + 2) * (width + 2))
-    x = (locations[..., 0] * width - 0.5).clamp(-1.0, float(width))
-    y = (locations[..., 1] * height - 0.5).clamp(-1.0, float(height))
+    x = (locations[..., 0] * (width / 2) + (width - 1) / 2).clamp(-1.0, float(width))
+    y = (locations[..., 1] * (height / 2) + (height - 1) / 2).clamp(-1.0, float(height))
     x0, y0 = x.floor().clamp(max=width - 1), y.floor().clamp(max=height - 1)
     fx, fy = x - x0, y - y0
     corner = ((y0 + 1) * (width + 2) + (x0 + 1)).to(torch.int64).reshape(count, 1, queries * points)
@@ -81,6 +81,11 @@ SAMPLERS = {
 }
 
 
+def _half_map_of_a_cell(height: int, width: int, device: torch.device) -> Tensor:
+    """What one cell is where a map spans [-1, 1]: (2 / width, 2 / height)."""
+    return torch.tensor((2 / width, 2 / height), dtype=torch.float32, device=device)
+
+
 class DeformableAttention(nn.Module):
     """Queries read a single feature map at predicted points.
 
@@ -95,6 +100,7 @@ class DeformableAttention(nn.Module):
         super().__init__()
         self.heads, self.points = heads, points
         self.sampler: SamplerKind = "gridsample"
+        self.has_folded_scale = False
         value_dim = int(dim * value_ratio)
         self.sampling_offsets = nn.Linear(dim, heads * points * 2)
         self.attention_weights = nn.Linear(dim, heads * points)
@@ -117,12 +123,21 @@ class DeformableAttention(nn.Module):
             nn.init.xavier_uniform_(projection.weight)
             nn.init.zeros_(projection.bias)
 
+    def fold_offset_scale(self, height: int, width: int) -> None:
+        """For one map size: let the offsets' Linear give them in the units of the map, not in cells. Exact."""
+        scale = _half_map_of_a_cell(height, width, self.sampling_offsets.weight.device)
+        scale = scale.repeat(self.heads * self.points)
+        with torch.no_grad():
+            self.sampling_offsets.weight.mul_(scale[:, None])
+            self.sampling_offsets.bias.mul_(scale)
+        self.has_folded_scale = True
+
     def forward(self, query: Tensor, references: Tensor, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """Read `tokens` for every query.
 
         Args:
             query: (B, Q, D).
-            references: (Q, 2), the queries' own places, (x, y) in [0, 1].
+            references: (Q, 2), the queries' own places, (x, y) in [-1, 1].
             tokens: (B, h * w, D), row-major over `grid`.
             grid: (h, w).
 
@@ -135,8 +150,9 @@ class DeformableAttention(nn.Module):
         value = self.value_proj(tokens).transpose(1, 2).reshape(batch * heads, -1, height, width)
         # Where to look is kept in fp32 under autocast: in half precision neighbouring places cannot be told apart.
         offsets = self.sampling_offsets(query).reshape(batch, queries, heads, points, 2).float()
-        cell = torch.tensor((width, height), dtype=torch.float32, device=query.device)
-        locations = references[None, :, None, None, :] + offsets / cell
+        if not self.has_folded_scale:
+            offsets = offsets * _half_map_of_a_cell(height, width, query.device)
+        locations = references[None, :, None, None, :] + offsets
         locations = locations.permute(0, 2, 1, 3, 4).reshape(batch * heads, queries, points, 2)
         weights = self.attention_weights(query).reshape(batch, queries, heads, points).softmax(-1)
         weights = weights.permute(0, 2, 1, 3).reshape(batch * heads, 1, queries, points)

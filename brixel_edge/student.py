@@ -1,18 +1,23 @@
 """Backbone and refiner together: the student, which gives the dense map.
 
-A refiner takes the image and the tapped maps and gives (B, D, 4h, 4w). The paper's is adapter and head; others are
-further rows of `build_refiner`. Without a refiner the model is the backbone's own coarse map, the baseline.
+A refiner takes the image and the tapped maps and gives (B, D, 4h, 4w): the paper's, or ours for small devices. Ours may
+read the full frame, four times the backbone's view on each side; the view is then made here, by averaging 4 x 4 pixels.
+Without a refiner the model is the backbone's own coarse map, the baseline.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from brixel_edge.adapter import BrixelAdapter
 from brixel_edge.backbone import RANDOM, Backbone, check_multiple
+from brixel_edge.conv_adapter import FULL_FRAME_SCALE, ConvRefiner, ConvSettings
 from brixel_edge.errors import BundleError, SpecError
 from brixel_edge.head import BrixelHead
 from brixel_edge.spec import AdapterKind
@@ -54,43 +59,76 @@ class Student(nn.Module):
         self.refiner = refiner
         self.trained = backbone.trained and (trained or refiner is None)
 
+    @property
+    def view_scale(self) -> int:
+        """Pixels of the image per pixel of the backbone's view, a side: 4 for a refiner that reads the full frame."""
+        return FULL_FRAME_SCALE if isinstance(self.refiner, ConvRefiner) and self.refiner.settings.full_frame else 1
+
     def forward(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) normalised -> features, (B, D, 4h, 4w), or (B, D, h, w) without a refiner."""
+        """(B, 3, H, W) normalised -> features, (B, D, 4h, 4w), or (B, D, h, w) without a refiner.
+
+        A full frame is (B, 3, 4H, 4W), for the same features.
+        """
         with torch.no_grad():
-            maps = self.backbone(image)
+            maps = self.backbone(backbone_view(image, self.view_scale))
         return maps[-1] if self.refiner is None else self.refiner(image, maps)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """(h, w) of the output for an image size [px].
 
         Raises:
-            SpecError: a size that does not fit the patch; the paper's refiner halves the token grid, so it needs an
-                even number of tokens a side (multiples of 32 px for patch 16).
+            SpecError: a size that does not fit the patch. The paper's refiner halves the token grid, so it needs an
+                even number of tokens a side (multiples of 32 px for patch 16); a full frame is four times the view.
         """
-        patch = self.backbone.spec.patch_px
-        check_multiple(height, width, patch if self.refiner is None else 2 * patch)
+        patch = self.backbone.spec.patch_px * self.view_scale
+        check_multiple(height, width, 2 * patch if isinstance(self.refiner, BrixelRefiner) else patch)
         scale = 1 if self.refiner is None else UPSCALE
         return height // patch * scale, width // patch * scale
 
 
-def build_refiner(dim: int, taps: int, adapter: AdapterKind = "brixel", seed: int = 0) -> nn.Module | None:
+def backbone_view(image: Tensor, scale: int) -> Tensor:
+    """What the backbone sees of an image: all of it, or means of scale x scale pixels.
+
+    Plain averaging, because TensorRT refuses an antialiased Resize. It commutes with the normalisation of pixels.
+    """
+    return image if scale == 1 else functional.avg_pool2d(image, scale)
+
+
+def build_refiner(
+    dim: int, taps: int, adapter: AdapterKind = "brixel", seed: int = 0, conv: ConvSettings | None = None
+) -> nn.Module | None:
     """An untrained refiner with seeded weights, independent of torch's global generator.
+
+    Args:
+        dim: D, the backbone's width.
+        taps: how many ViT layers are read.
+        adapter: kind of refiner; None comes back for `none`.
+        seed: of the weights.
+        conv: settings of the kind `conv`; None for its defaults.
 
     Raises:
         SpecError: a width or a kind that cannot be.
     """
     if adapter == "none":
         return None
-    if adapter != "brixel":
-        raise SpecError(f"adapter {adapter!r} is not one of brixel, none")
-    if dim % 32:
-        raise SpecError(f"width {dim} is not a multiple of 32, which the adapter's GroupNorm and 16 heads need")
+    if adapter not in get_args(AdapterKind):
+        raise SpecError(f"adapter {adapter!r} is not one of {', '.join(get_args(AdapterKind))}")
+    if adapter == "brixel" and dim % 32:
+        raise SpecError(
+            f"width {dim} is not a multiple of 32, which the adapter's GroupNorm and 16 heads need; use --adapter conv"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return BrixelRefiner(dim, taps)
+        return BrixelRefiner(dim, taps) if adapter == "brixel" else ConvRefiner(dim, taps, conv or ConvSettings())
 
 
-def load_student(backbone: Backbone, weights: str | Path, adapter: AdapterKind = "brixel", seed: int = 0) -> Student:
+def load_student(
+    backbone: Backbone,
+    weights: str | Path,
+    adapter: AdapterKind = "brixel",
+    seed: int = 0,
+    conv: ConvSettings | None = None,
+) -> Student:
     """A student with trained, or with seeded random, refiner weights, in evaluation mode.
 
     Args:
@@ -98,19 +136,38 @@ def load_student(backbone: Backbone, weights: str | Path, adapter: AdapterKind =
         weights: an adapter file of ours or of the authors', or `random`.
         adapter: kind of refiner; `none` ignores `weights`.
         seed: of random weights.
+        conv: settings of random weights of the kind `conv`; a file says its own.
 
     Raises:
         BundleError: a file that is of another backbone or adapter.
     """
-    spec = backbone.spec
-    refiner = build_refiner(spec.width, len(spec.tap_layers), adapter, seed)
-    if refiner is None or weights == RANDOM:
-        return Student(backbone, refiner).eval()
+    dim, taps = backbone.spec.width, len(backbone.spec.tap_layers)
+    if adapter == "none" or weights == RANDOM:
+        return Student(backbone, build_refiner(dim, taps, adapter, seed, conv)).eval()
     path = Path(weights)
     state, metadata = read_adapter(path)
     _check_metadata(metadata, backbone, adapter, path)
+    refiner = build_refiner(dim, taps, adapter, seed, _conv_settings(metadata, path) if adapter == "conv" else None)
+    assert refiner is not None
     strict_load(refiner, state, path)
     return Student(backbone, refiner, trained=metadata.get("trained", True) is True).eval()
+
+
+def adapter_metadata(student: Student) -> dict[str, object]:
+    """What an adapter file says of itself, for `save_adapter`: all that is needed to build and to check it again."""
+    spec, refiner = student.backbone.spec, student.refiner
+    metadata: dict[str, object] = {"adapter": "none", "dim": spec.width, "tap_layers": list(spec.tap_layers)}
+    if isinstance(refiner, ConvRefiner):
+        return metadata | {"adapter": "conv", **dataclasses.asdict(refiner.settings)}
+    return metadata | ({"adapter": "brixel"} if refiner is not None else {})
+
+
+def _conv_settings(metadata: dict[str, object], path: Path) -> ConvSettings:
+    """Settings of a conv adapter, from its file; all must be there."""
+    try:
+        return ConvSettings(**{field.name: metadata[field.name] for field in dataclasses.fields(ConvSettings)})  # type: ignore[arg-type]
+    except KeyError as error:
+        raise BundleError(f"{path} says no {error} of its conv adapter; it is of another kind or another release") from error
 
 
 def _check_metadata(metadata: dict[str, object], backbone: Backbone, adapter: str, path: Path) -> None:

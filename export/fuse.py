@@ -6,15 +6,13 @@ when it is built, so that position tables and reference points are constants of 
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from brixel_edge.deformable import DeformableAttention, SamplerKind
+from brixel_edge.deformable import SamplerKind
+from brixel_edge.export.folding import folded
 from brixel_edge.spec import ImageSpec, ModelSpec
-from brixel_edge.student import Student
+from brixel_edge.student import Student, backbone_view
 
 
 class FusedModel(nn.Module):
@@ -28,8 +26,11 @@ class FusedModel(nn.Module):
 
     def __init__(self, student: Student, spec: ModelSpec, sampler: SamplerKind = "gridsample") -> None:
         super().__init__()
-        self.backbone = student.backbone.pinned(spec.image.height, spec.image.width)
-        self.refiner = None if student.refiner is None else folded(student.refiner, sampler)
+        self.view_scale = student.view_scale
+        height, width = spec.image.height // self.view_scale, spec.image.width // self.view_scale
+        self.backbone = student.backbone.pinned(height, width)
+        tokens = height // spec.patch_px, width // spec.patch_px
+        self.refiner = None if student.refiner is None else folded(student.refiner, sampler, *tokens)
         mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in (spec.image.mean, spec.image.std))
         # (x / 255 - mean) / std as one multiplication and one addition
         self.scale: Tensor
@@ -41,31 +42,12 @@ class FusedModel(nn.Module):
         self.register_buffer("rgb", torch.tensor(order))
 
     def forward(self, image: Tensor) -> Tensor:
-        """(1, H, W, 3) uint8 -> (1, D, h, w)."""
+        """(1, H, W, 3) uint8 -> (1, D, h, w); a full frame is (1, 4H, 4W, 3)."""
         x = image.to(torch.float32).permute(0, 3, 1, 2)
         x = torch.index_select(x, 1, self.rgb)
         x = x * self.scale + self.shift
-        maps = self.backbone(x)
+        maps = self.backbone(backbone_view(x, self.view_scale))
         return maps[-1] if self.refiner is None else self.refiner(x, maps)
-
-
-def folded(refiner: nn.Module, sampler: SamplerKind) -> nn.Module:
-    """A frozen copy with BatchNorm folded into the convolutions before it, and one lowering of sampling."""
-    refiner = copy.deepcopy(refiner).eval().requires_grad_(False)
-    for module in refiner.modules():
-        if isinstance(module, DeformableAttention):
-            module.sampler = sampler
-        if isinstance(module, nn.Sequential):
-            _fold_sequence(module)
-    return refiner
-
-
-def _fold_sequence(sequence: nn.Sequential) -> None:
-    for index in range(len(sequence) - 1):
-        conv, norm = sequence[index], sequence[index + 1]
-        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-            sequence[index] = fuse_conv_bn_eval(conv, norm)
-            sequence[index + 1] = nn.Identity()
 
 
 def spec_from_student(
