@@ -107,7 +107,7 @@ def calibrate(
     *,
     seed: int,
     threads: int = 2,
-    max_rows: int = 512,
+    max_rows: int = 256,
     smooth: bool = True,
     cross_validate: bool = True,
     shown: bool = True,

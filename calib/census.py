@@ -72,9 +72,9 @@ def require_integers(census: Census, expected: int) -> None:
     """
     if census.integer < expected or census.fed_by_dequantize:
         raise BuildError(
-            f"{census.engine} ran {census.integer} integer kernels of {expected} planned, and {census.fed_by_dequantize} "
-            "float ones on dequantised values: this lowering is not for this backend; use graph.int8.ort.onnx with ONNX "
-            "Runtime and graph.int8.onnx with OpenVINO and TensorRT"
+            f"{census.engine} ran {census.integer} integer kernels of {expected} planned, and "
+            f"{census.fed_by_dequantize} float ones on dequantised values: this lowering is not for this backend; "
+            "use graph.int8.ort.onnx with ONNX Runtime and graph.int8.onnx with OpenVINO and TensorRT"
         )
 
 

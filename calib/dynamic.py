@@ -26,8 +26,8 @@ def quantize_dynamic(graph: Path, out: Path) -> tuple[str, ...]:
         out: file to write, for instance graph.int8.ort.onnx.
 
     Returns:
-        names of the linears that run in INT8; exclusions are those of static INT8, and convolutions stay in float, whose
-        dynamic kernels are slower than float ones.
+        names of the linears that run in INT8; exclusions are those of static INT8, and convolutions stay in float,
+        since their dynamic kernels are slower than the float ones.
     """
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization import quantize_dynamic as ort_quantize_dynamic

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import resource
-import sys
-
 import numpy as np
 from onnx import helper
 
 from brixel_edge.calib.graph import Graph
 from brixel_edge.errors import MemoryBudgetError
+from brixel_edge.memory import format_bytes
 
 _WEIGHT_COPIES = 4  # the graph, its smoothed copy, one being serialised, one in the session
 _ALLOCATOR_SLACK = 1.6  # measured on graphs of 256 to 1024 px: arenas and packed weights of ONNX Runtime
@@ -51,12 +49,6 @@ def require_memory(graph: Graph, allowed_bytes: int) -> None:
     if planned > allowed_bytes:
         height, width = graph.image_shape
         raise MemoryBudgetError(
-            f"calibrating this graph at {height}x{width} takes about {planned / 2**30:.1f} GiB of "
-            f"{allowed_bytes / 2**30:.1f} GiB allowed; export it at a smaller size, take a smaller backbone, or allow more"
+            f"calibrating this graph at {height}x{width} takes about {format_bytes(planned)}, "
+            f"{format_bytes(allowed_bytes)} are allowed; export it smaller, take a smaller backbone, or allow more"
         )
-
-
-def peak_rss_bytes() -> int:
-    """Largest resident memory of this process so far [bytes]."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -114,7 +114,7 @@ def observe(
     *,
     seed: int,
     threads: int = 2,
-    max_rows: int = 512,
+    max_rows: int = 256,
 ) -> dict[str, Stats]:
     """Run the graph over frames and gather the statistics of `tensors`.
 
@@ -129,7 +129,7 @@ def observe(
     Raises:
         BuildError: NaN or Inf in a watched tensor or in an output.
     """
-    engine = OrtEngine(_watched(graph, tensors).serialized(), threads=threads)
+    engine = OrtEngine(_watched(graph, tensors).serialized(), threads=threads, in_file_order=True)
     gatherers = {tensor.name: _Gatherer(tensor, max_rows) for tensor in tensors}
     rng = np.random.default_rng(seed)
     for position, frame in enumerate(frames):
@@ -160,19 +160,24 @@ def _require_finite(values: NDArray, what: str, position: int) -> None:
 
 
 def _watched(graph: Graph, tensors: Sequence[Tensor]) -> Graph:
-    """A copy of the graph with the statistics as further outputs."""
+    """A copy of the graph with the statistics as further outputs, each computed before the tensor's first use."""
     watched = graph.copy()
     body = watched.model.graph
     for count, prefix in _row_inputs(tensors):
         entry = helper.make_tensor_value_info(f"rows_{count}_{prefix}", onnx.TensorProto.INT64, [None])
         body.input.append(entry)
     for position, tensor in enumerate(tensors):
-        for node in _watching_nodes(watched, tensor, f"watch{position}"):
-            body.node.append(node)
+        nodes = _watching_nodes(watched, tensor, f"watch{position}")
+        readers = watched.consumers[tensor.name]
+        if readers:
+            watched.insert_before(readers[0], *nodes)
+        else:
+            body.node.extend(nodes)
         made = ["low", "high", *(["patch"] if tensor.prefix else []), *(["rows"] if tensor.rows else [])]
         for kind in made:
             shape = [None, tensor.channels] if kind == "rows" else [tensor.channels]
             body.output.append(helper.make_tensor_value_info(f"{tensor.name}?{kind}", onnx.TensorProto.FLOAT, shape))
+    watched.commit()
     return watched
 
 

@@ -17,6 +17,7 @@ from brixel_edge.calib.calibration import Calibration
 from brixel_edge.calib.layers import Layer
 from brixel_edge.calib.sensitivity import Effect
 from brixel_edge.errors import BundleError, SpecError
+from brixel_edge.parity import GATES
 
 PLAN_VERSION = 1
 MAX_NMSE = 0.03  # a node that alone does more is outside the range where effects add up
@@ -34,8 +35,8 @@ class Bounds:
         agreement: of a linear probe, share of cells.
     """
 
-    mean: float = 0.995
-    p01: float = 0.98
+    mean: float = GATES["int8"].cosine_mean
+    p01: float = GATES["int8"].cosine_p01
     agreement: float = 0.97
 
     def __post_init__(self) -> None:

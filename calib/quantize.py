@@ -25,11 +25,12 @@ from brixel_edge.calib.frames import Frame, FrameSplit, FrameStore, split_frames
 from brixel_edge.calib.graph import Graph, load_graph
 from brixel_edge.calib.layers import Layer, find_layers
 from brixel_edge.calib.lowering import GRAPH_NAMES, Cells, Lowered, Target, cells_over, verify_lowering, write_lowering
-from brixel_edge.calib.memory import peak_rss_bytes, require_memory
+from brixel_edge.calib.memory import require_memory
 from brixel_edge.calib.plan import BUDGET_SHARE, Bounds, Plan, demote, make_plan
 from brixel_edge.calib.sensitivity import Effect, sweep
 from brixel_edge.calib.smooth import require_same_function
 from brixel_edge.errors import BuildError, ParityError, SpecError
+from brixel_edge.memory import peak_rss_bytes
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +92,7 @@ class Int8Report:
     smoothed_groups: tuple[int, int]
     rounds: int
     seconds: float
-    peak_rss_bytes: int
+    peak_rss_bytes: int | None
     files: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:

@@ -130,6 +130,8 @@ def choose_smoothing(
     ones = np.ones(weight.shape[0], np.float32)
     pairs = ((0, 1), (1, 0)) if cross_validate else ((0, 0), (1, 1))
 
+    exact = [rows @ weight for rows in stats.samples]
+
     def error(alpha: float | None) -> float:
         scores = []
         for proposing, judging in pairs:
@@ -137,7 +139,8 @@ def choose_smoothing(
             scale = ones if alpha is None else smoothing_scale(amax, weight, alpha)
             if alpha is not None and float((np.abs(weight).max(1) * scale).max()) > _MAX_WEIGHT:
                 return float("inf")
-            scores.append(_row_error(stats.samples[judging], weight, scale, float((amax / scale).max())))
+            step = max(float((amax / scale).max()) / LEVELS, MIN_SCALE)
+            scores.append(_row_error(exact[judging], stats.samples[judging] / scale, weight * scale[:, None], step))
         return float(np.mean(scores))
 
     off = error(None)
@@ -170,13 +173,18 @@ def smoothing_scale(amax: Array, weight: Array, alpha: float) -> Array:
     return np.clip(np.exp(log_scale), *_LIMITS).astype(np.float32)
 
 
-def _row_error(rows: Array, weight: Array, scale: Array, amax: float) -> float:
-    """Mean over rows of the relative squared error of a linear in INT8; every token counts the same."""
-    exact = rows @ weight
-    step = max(amax / LEVELS, MIN_SCALE)
-    rounded = rounded_rows(rows / scale, step) @ rounded_weight(weight * scale[:, None], 1)
-    norms = np.maximum((exact**2).sum(1), 1e-20)
-    return float((((exact - rounded) ** 2).sum(1) / norms).mean())
+def _row_error(exact: Array, rows: Array, weight: Array, step: float) -> float:
+    """Mean over rows of the relative squared error of a linear in INT8; every token counts the same.
+
+    Args:
+        exact: its outputs (n, N).
+        rows: its smoothed inputs (n, K).
+        weight: its smoothed weight (K, N).
+        step: symmetric scale of the inputs.
+    """
+    error = exact - rounded_rows(rows, step) @ rounded_weight(weight, 1)
+    norms = np.maximum(np.einsum("ij,ij->i", exact, exact), 1e-20)
+    return float((np.einsum("ij,ij->i", error, error) / norms).mean())
 
 
 def apply_smoothing(graph: Graph, smoothings: Iterable[Smoothing]) -> Graph:

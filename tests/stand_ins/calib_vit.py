@@ -293,4 +293,4 @@ def toy_frames(count: int, size: int = 112, seed: int = 0) -> list[NDArray[np.ui
 def outlier_vit(**shape: int) -> ToyVit:
     """A ToyVit with all three kinds of outliers planted."""
     vit = ToyVit(**shape)
-    return vit.plant_massive(toy_frames(4, vit.size, 99)).plant_layer_norm(vit.seed).plant_values(vit.seed)
+    return vit.plant_massive(toy_frames(16, vit.size, 99)).plant_layer_norm(vit.seed).plant_values(vit.seed)

@@ -1,0 +1,108 @@
+"""Sampling, hashing, storing and splitting calibration frames."""
+
+import hashlib
+
+import numpy as np
+import pytest
+from calib_vit import toy_frames
+
+from brixel_edge.calib.frames import (
+    frame_hash,
+    sample_files,
+    sample_frames,
+    split_frames,
+    store_frames,
+    thumbnail,
+)
+from brixel_edge.errors import SourceError, SpecError
+
+
+def test_hash_is_sha256_of_shape_and_pixels():
+    frame = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    assert frame_hash(frame) == hashlib.sha256(b"(2, 2, 3)" + bytes(range(12))).hexdigest()
+
+
+def test_hash_tells_a_reshaped_frame_apart():
+    frame = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    assert frame_hash(frame) != frame_hash(frame.reshape(4, 2, 3))
+
+
+def test_store_gives_back_each_frame_once(tmp_path):
+    frames = toy_frames(9)
+    store = store_frames([*frames, frames[3]], tmp_path / "frames", (112, 112))
+    assert len(store) == 9
+    assert all((store[position][0] == frame).all() for position, frame in enumerate(frames))
+    assert (tmp_path / "frames").stat().st_size == 9 * 112 * 112 * 3
+
+
+def test_store_refuses_a_constant_set(tmp_path):
+    flat = [np.full((112, 112, 3), level, np.uint8) for level in range(20)]
+    with pytest.raises(SpecError, match=r"20 of 20 calibration frames are flat"):
+        store_frames(flat, tmp_path / "frames", (112, 112))
+
+
+def test_store_refuses_one_frame_many_times(tmp_path):
+    with pytest.raises(SpecError, match=r"1 different calibration frames of 30 given"):
+        store_frames(toy_frames(1) * 30, tmp_path / "frames", (112, 112))
+
+
+@pytest.mark.parametrize("frame", [np.zeros((96, 112, 3), np.uint8), np.zeros((112, 112, 3), np.float32)])
+def test_store_refuses_another_size_or_type(tmp_path, frame):
+    with pytest.raises(SpecError, match=r"the graph takes uint8 \(112, 112, 3\)"):
+        store_frames([frame], tmp_path / "frames", (112, 112))
+
+
+def test_split_parts_are_disjoint_and_complete():
+    split = split_frames(40, seed=3)
+    parts = [*split.calibration, *split.sensitivity, *split.evaluation]
+    assert sorted(parts) == list(range(40))
+    assert (len(split.calibration), len(split.sensitivity), len(split.evaluation)) == (25, 5, 10)
+    assert split == split_frames(40, seed=3) != split_frames(40, seed=4)
+
+
+def test_split_of_many_frames_holds_out_a_fixed_number():
+    split = split_frames(500, seed=0)
+    assert (len(split.sensitivity), len(split.evaluation)) == (8, 16)
+
+
+def test_split_warns_of_few_frames(caplog):
+    split_frames(12, seed=0)
+    assert "only 7 frames calibrate" in caplog.text
+
+
+def test_thumbnail_is_block_means():
+    frame = np.kron(np.arange(192).reshape(8, 8, 3), np.ones((4, 2, 1))).astype(np.uint8)
+    assert (thumbnail(frame) == np.arange(192)).all()
+
+
+def test_sample_prefers_different_frames():
+    near = [np.full((16, 16, 3), 100 + noise, np.uint8) for noise in (0, 1, 2, 3, 4, 5)]
+    far = [np.full((16, 16, 3), level, np.uint8) for level in (0, 250)]
+    chosen = sample_frames([*near, *far], 3, seed=0)
+    assert {0, 250} <= {int(frame[0, 0, 0]) for frame in chosen}
+
+
+def test_sample_of_an_endless_stream_ends_and_repeats():
+    def camera():
+        rng = np.random.default_rng(5)
+        while True:
+            yield rng.integers(0, 255, (16, 16, 3)).astype(np.uint8)
+
+    first, second = (sample_frames(camera(), 4, seed=1, horizon=50, pool=2) for _ in range(2))
+    assert len(first) == 4
+    assert all((a == b).all() for a, b in zip(first, second, strict=True))
+
+
+def test_sample_files_is_seeded_and_sorted(tmp_path):
+    for number in range(20):
+        (tmp_path / f"{number:02}.jpg").touch()
+    (tmp_path / "notes.txt").touch()
+    chosen = sample_files(tmp_path, 5, seed=2)
+    assert len(chosen) == 5 and chosen == sorted(chosen)
+    assert chosen == sample_files(tmp_path, 5, seed=2)
+    assert any(chosen != sample_files(tmp_path, 5, seed=seed) for seed in (3, 4, 5))
+
+
+def test_sample_files_refuses_a_folder_without_images(tmp_path):
+    with pytest.raises(SourceError, match="holds no image"):
+        sample_files(tmp_path, 5, seed=0)
