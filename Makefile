@@ -22,7 +22,7 @@ demo: $(STAMP)
 	$(BIN)/python -m brixel_edge.command_demo --out $(DEMO_OUT) --seconds $(DEMO_SECONDS)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -51,6 +51,13 @@ def test_wheel_holds_every_module_and_nothing_else(wheel):
     assert names == expected | data
 
 
+@pytest.mark.parametrize("script", PYPROJECT["project"]["scripts"])
+def test_every_command_answers_help(script):
+    run = subprocess.run([Path(sys.executable).parent / script, "--help"], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert f"usage: {script}" in run.stdout
+
+
 def test_every_stage_folder_is_a_package():
     assert set(PYPROJECT["tool"]["setuptools"]["packages"]) == set(FOLDERS)
 
