@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from brixel_edge.errors import SourceError, SpecError
+from brixel_edge.errors import SpecError
 
 log = logging.getLogger(__name__)
 
@@ -26,27 +26,11 @@ Frame = NDArray[np.uint8]
 MIN_FRAMES = 8
 WARN_FRAMES = 16  # fewer for calibration cost accuracy: measured cosine 0.9973 with 1, 0.9991 with 8, 0.9992 from 16
 FLAT_LEVELS = 3.0  # a frame whose standard deviation is lower shows nothing
-_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
 
 
 def frame_hash(frame: Frame) -> str:
     """sha256 over a frame's shape and pixels."""
     return hashlib.sha256(repr(frame.shape).encode() + np.ascontiguousarray(frame).tobytes()).hexdigest()
-
-
-def sample_files(folder: Path, count: int, seed: int) -> list[Path]:
-    """A seeded choice of image files of a folder and its sub-folders, sorted by name.
-
-    Raises:
-        SourceError: no image there.
-    """
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _IMAGE_SUFFIXES)
-    if not found:
-        raise SourceError(
-            f"{folder} holds no image ({', '.join(sorted(_IMAGE_SUFFIXES))}); give a folder of photographs"
-        )
-    chosen = np.random.default_rng(seed).permutation(len(found))[:count]
-    return [found[position] for position in sorted(chosen)]
 
 
 def sample_frames(source: Iterable[Frame], count: int, seed: int, *, horizon: int = 2000, pool: int = 4) -> list[Frame]:

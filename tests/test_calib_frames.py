@@ -2,19 +2,16 @@
 
 import hashlib
 
+import cv2
 import numpy as np
 import pytest
 from calib_vit import toy_frames
 
-from brixel_edge.calib.frames import (
-    frame_hash,
-    sample_files,
-    sample_frames,
-    split_frames,
-    store_frames,
-    thumbnail,
-)
-from brixel_edge.errors import SourceError, SpecError
+from brixel_edge.calib.frames import frame_hash, sample_frames, split_frames, store_frames, thumbnail
+from brixel_edge.calib.sources import calibration_frames
+from brixel_edge.errors import BundleError, SpecError
+from brixel_edge.runtimes.frames import Frame as SourceFrame
+from brixel_edge.spec import ImageSpec
 
 
 def test_hash_is_sha256_of_shape_and_pixels():
@@ -93,16 +90,68 @@ def test_sample_of_an_endless_stream_ends_and_repeats():
     assert all((a == b).all() for a, b in zip(first, second, strict=True))
 
 
-def test_sample_files_is_seeded_and_sorted(tmp_path):
+SPEC = ImageSpec(height=32, width=48, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), channels="RGB")
+
+
+@pytest.fixture
+def folder(tmp_path):
     for number in range(20):
-        (tmp_path / f"{number:02}.jpg").touch()
-    (tmp_path / "notes.txt").touch()
-    chosen = sample_files(tmp_path, 5, seed=2)
-    assert len(chosen) == 5 and chosen == sorted(chosen)
-    assert chosen == sample_files(tmp_path, 5, seed=2)
-    assert any(chosen != sample_files(tmp_path, 5, seed=seed) for seed in (3, 4, 5))
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((64, 96, 3), (10, 5 * number, 200), np.uint8))
+    return tmp_path
 
 
-def test_sample_files_refuses_a_folder_without_images(tmp_path):
-    with pytest.raises(SourceError, match="holds no image"):
-        sample_files(tmp_path, 5, seed=0)
+def test_folder_gives_a_seeded_choice_at_the_graphs_size_and_order(folder):
+    frames = calibration_frames(str(folder), SPEC, count=5, seed=2, shown=False)
+    assert [frame.shape for frame in frames] == [(32, 48, 3)] * 5
+    levels = [int(frame[0, 0, 1]) for frame in frames]
+    assert levels == sorted(levels) and all(
+        (frame[0, 0] == (200, level, 10)).all() for frame, level in zip(frames, levels, strict=True)
+    )
+    again, other = (calibration_frames(str(folder), SPEC, count=5, seed=seed, shown=False) for seed in (2, 3))
+    assert all((a == b).all() for a, b in zip(frames, again, strict=True))
+    assert levels != [int(frame[0, 0, 1]) for frame in other]
+
+
+def test_glob_is_a_source(folder):
+    assert len(calibration_frames(str(folder / "1*.png"), SPEC, count=64, shown=False)) == 11
+
+
+def test_video_is_sampled_apart_in_time(tmp_path):
+    path = str(tmp_path / "clip.avi")
+    writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"MJPG"), 10, (96, 64))
+    for number in range(30):
+        writer.write(np.full((64, 96, 3), 8 * number, np.uint8))
+    writer.release()
+    frames = calibration_frames(path, SPEC, count=64, seed=0, shown=False)
+    levels = sorted(round(float(frame.mean()) / 8) for frame in frames)
+    assert levels == list(range(0, 30, 2))  # ten frames a second, one taken every 0.2 s
+
+
+def test_live_source_ends_by_itself(monkeypatch):
+    class Camera:
+        is_live, closed = True, False
+        description, fps, skipped = "camera", 10.0, 0
+
+        def __init__(self):
+            self.index = 0
+
+        def read(self):
+            self.index += 1
+            image = np.full((64, 96, 3), self.index % 251, np.uint8)
+            return SourceFrame(
+                image=image, index=self.index, t_capture_s=0.0, t_media_s=self.index * 1.0, capture_s=0.0
+            )
+
+        def close(self):
+            self.closed = True
+
+    camera = Camera()
+    monkeypatch.setattr("brixel_edge.calib.sources.open_source", lambda text: camera)
+    frames = calibration_frames("0", SPEC, count=8, seed=0, shown=False)
+    assert len(frames) == 8 and camera.closed
+    assert camera.index == 61
+
+
+def test_missing_source_is_refused(tmp_path):
+    with pytest.raises(BundleError, match="is not there"):
+        calibration_frames(str(tmp_path / "nothing"), SPEC, shown=False)

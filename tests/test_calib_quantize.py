@@ -155,7 +155,7 @@ def test_qdq_graph_quantises_no_output_and_no_bias(done):
 
 def test_integer_kernels_really_ran(done, float_path):
     """T8: as many as planned, none fed by dequantised weights; and the float graph has none."""
-    report, folder = done
+    report, _ = done
     planned = len(report.plan.integers)
     for entry in report.lowered:
         assert entry.census.integer == planned and entry.census.fed_by_dequantize == 0
@@ -326,7 +326,7 @@ def test_plan_gives_every_float_node_a_reason(done):
 
 
 def test_curve_is_saved_with_its_picture(done):
-    report, folder = done
+    _, folder = done
     record = json.loads((folder / "curve.json").read_text())
     assert [point["int8_nodes"] for point in record["measured"]] == [22, 15, 7, 0]
     assert record["measured"][-1]["measured"] == pytest.approx(1, abs=1e-9)

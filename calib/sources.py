@@ -1,0 +1,83 @@
+"""Calibration frames from what a user names: a folder or glob of images, a video, a live camera.
+
+Opened by the same code as on the device and brought to the graph's size by the same kernel, so that calibration sees
+what inference will see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+
+from brixel_edge.calib.frames import Frame, sample_frames
+from brixel_edge.calib.progress import progress
+from brixel_edge.fit import Fit, fit_frame
+from brixel_edge.runtimes.frames import FrameSource, open_source
+from brixel_edge.runtimes.images import ImageFiles, images_from_folder, images_from_glob
+from brixel_edge.spec import ImageSpec
+
+DEFAULT_COUNT = 64  # from 16 on accuracy hardly grows; 64 leaves enough to hold out
+SPACING_S = 0.2  # neighbouring frames of a film show the same
+LIVE_S = 60.0
+
+
+def calibration_frames(
+    source: str,
+    image: ImageSpec,
+    *,
+    count: int = DEFAULT_COUNT,
+    seed: int = 0,
+    fit: Fit = "stretch",
+    shown: bool = True,
+) -> list[Frame]:
+    """A reproducible, diverse sample of a source.
+
+    Args:
+        source: folder, glob, video file, stream or camera (`0`), as `brixel_edge.runtimes.frames` reads it.
+        image: what the graph takes.
+        count: frames wanted.
+        seed: of the choice. A live camera gives other frames every time; their hashes are recorded.
+        fit: what to do where aspects differ, as on the device.
+        shown: draw progress.
+
+    Returns:
+        up to `count` uint8 (H, W, 3) frames in the graph's channel order.
+
+    Raises:
+        SourceError: a camera or stream that does not open.
+        BundleError: files that are missing or not what they should be.
+    """
+    opened = _chosen_files(source, count, seed) or open_source(source)
+    with closing(opened):
+        fitted = (fit_frame(picture, image, fit).image[0] for picture in _spaced(opened))
+        if isinstance(opened, ImageFiles):
+            return list(progress(fitted, "reading images", shown=shown))
+        return sample_frames(progress(fitted, "reading frames", shown=shown), count, seed)
+
+
+def _chosen_files(source: str, count: int, seed: int) -> ImageFiles | None:
+    """A seeded choice of the files of a folder or glob, which is not read whole; None for other sources."""
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        paths = images_from_folder(folder)
+    elif not folder.exists() and any(mark in source for mark in "*?["):
+        paths = images_from_glob(source)
+    else:
+        return None
+    chosen = np.random.default_rng(seed).permutation(len(paths))[:count]
+    return ImageFiles([paths[position] for position in sorted(chosen)], source)
+
+
+def _spaced(source: FrameSource) -> Iterator[Frame]:
+    """Pictures of a source, of a film every `SPACING_S`, of a live one for `LIVE_S` at most."""
+    is_film = not isinstance(source, ImageFiles)
+    due_s = 0.0
+    while (frame := source.read()) is not None:
+        if source.is_live and frame.t_media_s > LIVE_S:
+            return
+        if not is_film or frame.t_media_s >= due_s - 1e-3:
+            due_s = frame.t_media_s + SPACING_S
+            yield frame.image
