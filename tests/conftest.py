@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -33,3 +34,48 @@ def photographs(photograph_paths: list[Path]) -> list[np.ndarray]:
     import cv2
 
     return [cv2.imread(str(path)) for path in photograph_paths]
+
+
+@pytest.fixture(scope="session")
+def mini_student() -> object:
+    """The default model; its sampling offsets, which start as constants, depend on the image here."""
+    import torch
+
+    from brixel_edge.backbone import load_backbone
+    from brixel_edge.deformable import DeformableAttention
+    from brixel_edge.student import load_student
+
+    student = load_student(load_backbone("vit_mini_dinov3"), "random")
+    generator = torch.Generator().manual_seed(1)
+    for module in student.modules():
+        if isinstance(module, DeformableAttention):
+            for linear in (module.sampling_offsets, module.attention_weights):
+                linear.weight.data.normal_(std=0.05, generator=generator)
+    return student
+
+
+@pytest.fixture(scope="session")
+def mini_graph(tmp_path_factory, mini_student) -> Callable[[str], Path]:
+    """graph.fp32.onnx of that model at 64 x 96 px for a sampler, traced once a run."""
+    from brixel_edge.export.fuse import FusedModel, spec_from_student
+    from brixel_edge.export.to_onnx import onnx_from_model
+
+    spec = spec_from_student(mini_student, 64, 96, "brixel", name="vit_mini_dinov3")
+    folder = tmp_path_factory.mktemp("mini")
+
+    def graph(sampler: str = "gridsample") -> Path:
+        path = folder / f"{sampler}.fp32.onnx"
+        if not path.exists():
+            model = FusedModel(mini_student, spec, sampler).eval()
+            onnx_from_model(model, spec, path, has_samples=sampler == "materialised")
+        return path
+
+    return graph
+
+
+@pytest.fixture(scope="session")
+def mini_images(photograph_paths) -> list[np.ndarray]:
+    """Photographs at that size, (1, 64, 96, 3) uint8 BGR."""
+    from brixel_edge.export.photographs import load_images
+
+    return load_images(photograph_paths, 64, 96)
