@@ -1,7 +1,8 @@
-"""ONNX Runtime on the CPU: the embedded default, on every architecture."""
+"""ONNX Runtime: the embedded default, on every CPU, and on CUDA where its GPU build is installed (extra `gpu`)."""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
 from brixel_edge.errors import BundleError, SpecError
 from brixel_edge.runtimes.base import RuntimeSettings
 
+_LOG = logging.getLogger(__name__)
+_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _REFUSALS = (Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NoSuchFile, NotImplemented)
 _DTYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32,
@@ -28,6 +31,18 @@ _DTYPES: dict[str, type[np.generic]] = {
     "tensor(int32)": np.int32,
     "tensor(int64)": np.int64,
 }
+
+
+def _providers() -> list[str | tuple[str, dict[str, str]]]:
+    """CUDA first where this build of ONNX Runtime has it.
+
+    Its defaults take gigabytes: the arena doubles at each growth, and cuDNN's exhaustive search needs a workspace of
+    5 GB where the heuristic one takes 0.6 GB (onnxruntime #7612).
+    """
+    if _CUDA not in onnxruntime.get_available_providers():
+        return [_CPU]
+    lean = {"arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_search": "HEURISTIC"}
+    return [(_CUDA, lean), _CPU]
 
 
 class OrtRuntime:
@@ -40,10 +55,12 @@ class OrtRuntime:
         # Without the planned pattern a ViT-S at 256 takes 223 MB instead of 268 MB, and is as fast.
         options.enable_mem_pattern = False
         try:
-            self._engine = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._engine = onnxruntime.InferenceSession(str(path), options, providers=_providers())
         except _REFUSALS as error:
             reason = " ".join(str(error).split())[:200]
             raise BundleError(f"ONNX Runtime cannot run {path} ({reason}); export it again, or update it") from error
+        if _CUDA in onnxruntime.get_available_providers() and _CUDA not in self._engine.get_providers():
+            _LOG.warning("CUDA did not load (driver, CUDA or cuDNN missing); ONNX Runtime runs on the CPU")
         [entry] = self._engine.get_inputs()
         self._input_name: str = entry.name
         self._input_shape = tuple(entry.shape)
