@@ -128,6 +128,25 @@ def test_make_demo_leaves_its_pictures(workshop):
         assert str(workshop / "demo" / name) in result.stdout or (workshop / "demo" / name).exists()
 
 
+def test_the_packaged_default_model_is_what_the_exporter_makes(workshop, photographs):
+    fresh = workshop / "demo" / "default.brixel" / "graph.fp32.onnx"
+    if not fresh.is_file():
+        pytest.skip("needs the model that make demo exports")
+    import cv2
+    import onnxruntime
+
+    from brixel_edge.bundle import DEFAULT_MODEL
+    from brixel_edge.onnx_metadata import spec_from_onnx
+
+    image = cv2.resize(photographs[0], (256, 256))[None]
+    features = [
+        onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, {"image": image})[0]
+        for path in (fresh, DEFAULT_MODEL)
+    ]
+    assert np.abs(features[0] - features[1]).max() < 1e-4
+    assert spec_from_onnx(fresh) == spec_from_onnx(DEFAULT_MODEL)
+
+
 def test_make_test_is_the_suite_that_runs_now():
     assert "make test" in commands()
     plan = subprocess.run(["make", "-n", "-C", str(ROOT), "test"], capture_output=True, text=True, check=True)
