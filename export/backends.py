@@ -88,9 +88,12 @@ def default_backends(precision: Precision) -> tuple[Backend, ...]:
 
 def _run_ort(model: str | bytes, name: str, images: Sequence[NDArray[np.uint8]]) -> Features:
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # what goes wrong comes back as an exception
+    options.log_severity_level = 4  # what goes wrong comes back as an exception
     try:
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no base class
         raise BuildError(f"ONNX Runtime refuses {name}: {' '.join(str(error).split())[:200]}") from error
-    return [session.run([OUTPUT_NAME], {INPUT_NAME: image})[0] for image in images]  # type: ignore[misc]
+    try:
+        return [session.run([OUTPUT_NAME], {INPUT_NAME: image})[0] for image in images]  # type: ignore[misc]
+    except Exception as error:  # for instance an index made of NaN
+        raise BuildError(f"ONNX Runtime stopped while running {name}: {' '.join(str(error).split())[-200:]}") from error

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from brixel_edge.bundle import sha256_of, staged_directory, write_failure, write_manifest
-from brixel_edge.deformable import SamplerKind
+from brixel_edge.deformable import DeformableAttention, SamplerKind
+from brixel_edge.errors import BuildError, ParityError
 from brixel_edge.export.backends import Backend, default_backends
 from brixel_edge.export.islands import Half
 from brixel_edge.export.plans import (
@@ -143,7 +144,7 @@ def bundle_from_student(
     """
     ordered = ordered or Ordered()
     start_s = time.perf_counter()
-    plans = plans_for(ordered.precision, ordered.samplers, bf16_samplers=ordered.bf16_samplers)
+    plans = _plans(student, ordered)
     attempts: list[Attempt] = []
     with staged_directory(out) as folder:
         work = folder / "work"
@@ -173,8 +174,18 @@ def bundle_from_student(
         except (NoPlanBuiltError, NoPlanPassedError) as error:
             _leave_report(out, spec, ordered, error.attempts, str(error))
             raise
+        except (BuildError, ParityError) as error:  # of what finishes the directory
+            _leave_report(out, spec, ordered, attempts, str(error))
+            raise
         stage.sections.setdefault("measured", {}).update(_times(workshop, time.perf_counter() - start_s))
         return write_manifest(folder, spec, stage.sections)
+
+
+def _plans(student: Student, ordered: Ordered) -> list[Plan]:
+    """A model without deformable sampling has one lowering of it."""
+    samples = any(isinstance(module, DeformableAttention) for module in student.modules())
+    end = None if samples else 1
+    return plans_for(ordered.precision, ordered.samplers[:end], bf16_samplers=ordered.bf16_samplers[:end])
 
 
 def _staged(folder: Path, workshop: Workshop, product: Product) -> Stage:

@@ -41,11 +41,12 @@ class TensorRange:
 
 def range_of_values(values: NDArray[np.floating]) -> TensorRange:
     """Of a constant."""
-    wide = values.astype(np.float64)
+    single = values.astype(np.float32, copy=False)
     with np.errstate(over="ignore"):
-        lost = np.linalg.norm(wide.astype(np.float16).astype(np.float64) - wide)
-    norm = np.linalg.norm(wide)
-    return TensorRange(max_abs=float(np.abs(wide).max(initial=0.0)), fp16_error=float(lost / norm) if norm > 0 else 0.0)
+        lost = np.linalg.norm(single.astype(np.float16).astype(np.float32) - single)
+    norm = np.linalg.norm(single)
+    largest = float(np.abs(single).max(initial=0.0))
+    return TensorRange(max_abs=largest, fp16_error=float(lost / norm) if norm > 0 else 0.0)
 
 
 def measure_ranges(
