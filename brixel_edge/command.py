@@ -12,7 +12,8 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from brixel_edge.errors import BrixelError, MemoryBudgetError
@@ -59,9 +60,10 @@ def run_command(parser: argparse.ArgumentParser, command: Command, argv: list[st
         SystemExit: by argparse, with 0 for --help and 2 for a usage error.
     """
     arguments = parser.parse_args(argv)
-    _log_to_stderr(parser.prog, logging.DEBUG if arguments.debug else logging.WARNING)
+    level = logging.DEBUG if arguments.debug else logging.WARNING
     try:
-        record, text = command(arguments)
+        with _log_to_stderr(parser.prog, level):
+            record, text = command(arguments)
         print(json.dumps(record) if arguments.json else text, flush=True)
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted", file=sys.stderr)
@@ -92,14 +94,22 @@ def _report(error: Exception, program: str, as_json: bool, debug: bool) -> int:
     return code
 
 
-def _log_to_stderr(program: str, level: int) -> None:
-    """Show the package's log lines in the same form as errors; a second call replaces the first."""
+@contextmanager
+def _log_to_stderr(program: str, level: int) -> Iterator[None]:
+    """Show the package's log lines in the same form as errors, as long as the command runs."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_LineFormatter(program))
     logger = logging.getLogger(LOGGER_NAME)
-    logger.handlers = [handler]
+    before = logger.level, logger.propagate
+    logger.addHandler(handler)
     logger.setLevel(level)
     logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
 
 
 class _LineFormatter(logging.Formatter):

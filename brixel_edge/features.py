@@ -102,9 +102,9 @@ class FeatureMap:
         edge = position + 0.5  # from the frame's edge, not from its first pixel's centre
         if not 0 <= edge <= self.frame_size[axis]:
             return None
-        index = math.floor((edge - self.offset_px[axis]) / self.stride_px[axis])
+        cells = (edge - self.offset_px[axis]) / self.stride_px[axis]
         # The last edge belongs to the last cell.
-        return min(index, self.grid[axis] - 1) if 0 <= index <= self.grid[axis] else None
+        return min(int(cells), self.grid[axis] - 1) if 0 <= cells <= self.grid[axis] else None
 
     def _range_px(self, axis: int) -> tuple[int, int]:
         """First and last whole pixel that has features."""

@@ -17,6 +17,8 @@ COMPONENTS = 3
 MOMENTUM, REFRESH_EVERY = 0.1, 5
 _SAMPLED_CELLS = 1024
 _LOW_PERCENT, _HIGH_PERCENT = 2.0, 98.0
+# What is shown follows what was found by this part of the way each frame: a new object must not make the picture jump.
+_FOLLOW = 0.2
 # Steps of subspace iteration from the last basis; the covariance moves little between refreshes.
 _STEPS = 2
 
@@ -35,6 +37,7 @@ class PcaColours:
         self._momentum, self._refresh_every = momentum, refresh_every
         self._frames = self._refreshes = 0
         self._mean = self._covariance = self._basis = self._range = np.empty(0, np.float32)
+        self._projection = self._offset = np.empty(0, np.float32)
 
     def __call__(self, values: NDArray[np.floating]) -> NDArray[np.uint8]:
         """Colour one map.
@@ -54,9 +57,10 @@ class PcaColours:
         cells = values.reshape(h * w, dim)
         if self._frames % self._refresh_every == 0:
             self._refresh(_sample(cells))
+        self._follow()
         self._frames += 1
-        projected = cells @ self._basis.astype(cells.dtype) - self._mean @ self._basis
-        return self._to_bytes(projected.astype(np.float32)).reshape(h, w, COMPONENTS)
+        levels = cells.astype(np.float32, copy=False) @ self._projection + self._offset
+        return np.clip(levels, 0, 255).astype(np.uint8).reshape(h, w, COMPONENTS)
 
     def _refresh(self, cells: NDArray[np.float32]) -> None:
         """Fold a sample of cells (n, D) into the averages and follow them with the basis."""
@@ -89,11 +93,18 @@ class PcaColours:
         seen = np.percentile(projected, (_LOW_PERCENT, _HIGH_PERCENT), axis=0).astype(np.float32)
         self._range = seen if not self._range.size else (1 - weight) * self._range + weight * seen
 
-    def _to_bytes(self, projected: NDArray[np.float32]) -> NDArray[np.uint8]:
+    def _follow(self) -> None:
+        """Move the affine map from features to levels, (D, 3) and (3,), towards mean, basis and range."""
         low, high = self._range
-        # A map without contrast (a covered lens) is grey, not amplified noise.
-        span = np.maximum(high - low, 1e-6 * (np.abs(self._mean).max() + 1))
-        return np.clip((projected - low) / span * 255, 0, 255).astype(np.uint8)
+        # A map without contrast (a covered lens) is dark, not amplified noise.
+        span = np.maximum(high - low, 1e-3 * (np.abs(self._mean).max() + 1e-3))
+        projection = self._basis * (255 / span)
+        offset = -self._mean @ projection - low * (255 / span)
+        if not self._frames:
+            self._projection, self._offset = projection, offset
+            return
+        self._projection = self._projection + _FOLLOW * (projection - self._projection)
+        self._offset = self._offset + _FOLLOW * (offset - self._offset)
 
 
 def _sample(cells: NDArray[np.floating]) -> NDArray[np.float32]:

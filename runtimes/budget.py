@@ -1,7 +1,7 @@
 """The memory contract: what a run will take, said before anything is loaded, and measured while it goes.
 
-The plan is arithmetic on the graph's size and grid. Its factors were fitted to the peaks of five exported models (ViTs of
-7 to 366 MB, 256 and 512 px, x86, 2 threads); it was within 10 % of each. What the libraries take is measured.
+The plan is arithmetic on the graph's size and grid. Its factors were fitted to the peaks of five exported models (7 to
+366 MB, 256 and 512 px, x86, 2 threads); it was within 10 % of each. What the libraries take is measured.
 """
 
 from __future__ import annotations

@@ -31,6 +31,11 @@ class Output:
         self._notice = None if model.spec.trained else UNTRAINED_NOTICE
 
     @property
+    def has_window(self) -> bool:
+        """Whether pictures are shown."""
+        return self._window is not None
+
+    @property
     def is_needed(self) -> bool:
         """Whether anybody looks at pictures."""
         return self._window is not None or self._recorder is not None

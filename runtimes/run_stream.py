@@ -16,6 +16,7 @@ from brixel_edge.runtimes.base import OpenVinoPrecision, RuntimeSettings, choose
 from brixel_edge.runtimes.budget import MemoryPlan, check_measured, check_plan, plan_memory
 from brixel_edge.runtimes.engine_thread import EngineThread
 from brixel_edge.runtimes.frames import open_source
+from brixel_edge.runtimes.images import SECONDS_PER_IMAGE
 from brixel_edge.runtimes.model import Model, open_resolved
 from brixel_edge.runtimes.output import Output, open_output
 from brixel_edge.runtimes.report import RunReport, SecondLine
@@ -85,6 +86,7 @@ class StreamRun:
         self._histograms = StageHistograms()
         self._second = SecondLine()
         self._processed = 0
+        self._is_image = self._has_said_last = False
         self._last_line_s = self._last_result_s = 0.0
         self._output: Output | None = None
         self._plan: MemoryPlan | None = None
@@ -99,7 +101,13 @@ class StreamRun:
             BrixelError: what ended the stream; what was saved until then is whole.
         """
         try:
-            while not self._engine.is_over and not self._is_enough():
+            while not self._is_enough():
+                if self._is_looked_at():
+                    time.sleep(_POLL_S)
+                    self._tick()
+                    continue
+                if self._engine.is_over:
+                    break
                 result = self._engine.next_result(_POLL_S)
                 if self._engine.started_s is not None and self._output is None:
                     self._begin()
@@ -151,6 +159,7 @@ class StreamRun:
     def _add(self, result: StreamResult) -> None:
         self._processed += 1
         self._last_result_s = time.monotonic()
+        self._is_image = result.name is not None
         self._histograms.add(result.times)
         self._second.add(result.times)
         if self._output is not None and self._output.is_needed:
@@ -171,6 +180,16 @@ class StreamRun:
             self._say_figures(line)
         self._last_line_s = now
         self._check_budget()
+
+    def _is_looked_at(self) -> bool:
+        """Whether an image in the window shall stay: each for a second, the last until the user has seen it."""
+        if not self._is_image or self._output is None or not self._output.has_window:
+            return False
+        is_last = self._engine.is_over and self._options.frames is None and self._options.duration_s is None
+        if is_last and not self._has_said_last:
+            self._has_said_last = True
+            self._say("that was the last image; q, Esc or Ctrl-C ends")
+        return is_last or time.monotonic() - self._last_result_s < SECONDS_PER_IMAGE
 
     def _is_enough(self) -> bool:
         duration_s, started_s = self._options.duration_s, self._engine.started_s

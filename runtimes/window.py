@@ -6,6 +6,7 @@ when there is none, and no exception says so.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
 import os
@@ -77,7 +78,7 @@ class TkWindow:
     def __init__(self, title: str) -> None:
         import tkinter
 
-        self._image_of = tkinter.PhotoImage
+        self._image_of, self._gone = tkinter.PhotoImage, tkinter.TclError
         self._root: Any = tkinter.Tk()
         self._root.title(title)
         self._root.resizable(False, False)
@@ -96,21 +97,29 @@ class TkWindow:
         """Show a picture; Tk reads it as binary PPM."""
         height, width = picture.shape[:2]
         header = f"P6 {width} {height} 255\n".encode()
-        # Tk drops an image that nobody refers to.
-        self._image = self._image_of(data=header + np.ascontiguousarray(picture[..., ::-1]).tobytes(), format="PPM")
-        self._label.configure(image=self._image)
+        data = header + np.ascontiguousarray(picture[..., ::-1]).tobytes()
+        try:
+            # Tk drops an image that nobody refers to.
+            self._image = self._image_of(data=data, format="PPM")
+            self._label.configure(image=self._image)
+        except self._gone:
+            self.is_open = False
         self.poll()
 
     def poll(self) -> None:
         """Let Tk work."""
-        if self.is_open:
-            self._root.update()
+        try:
+            if self.is_open:
+                self._root.update()
+        except self._gone:  # the display went away, or somebody destroyed the window
+            self.is_open = False
 
     def close(self) -> None:
         """Remove it."""
         self.is_open = False
         if self._root is not None:
-            self._root.destroy()
+            with contextlib.suppress(self._gone):
+                self._root.destroy()
             self._root = None
 
 
