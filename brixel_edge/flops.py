@@ -10,15 +10,16 @@ import copy
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
 
-def count_gflop(module: nn.Module, *inputs: Tensor) -> float:
+def count_gflop(module: nn.Module, *inputs: Tensor | list[Tensor]) -> float:
     """GFLOP of one forward pass.
 
     Args:
         module: is copied without its values, so that large models cost no memory.
-        inputs: example inputs; only their shapes matter.
+        inputs: example inputs, tensors or lists of them; only their shapes matter.
     """
     shapes = copy.deepcopy(module).to("meta").eval()
     for part in shapes.modules():
@@ -26,5 +27,5 @@ def count_gflop(module: nn.Module, *inputs: Tensor) -> float:
             part.fused_attn = False  # type: ignore[assignment]
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
-        shapes(*(torch.empty_like(example, device="meta") for example in inputs))
+        shapes(*tree_map(lambda example: torch.empty_like(example, device="meta"), inputs))
     return counter.get_total_flops() / 1e9

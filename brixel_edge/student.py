@@ -58,6 +58,9 @@ class Student(nn.Module):
         self.backbone = backbone
         self.refiner = refiner
         self.trained = backbone.trained and (trained or refiner is None)
+        norm = getattr(backbone.vit, "norm", None)
+        if isinstance(refiner, ConvRefiner) and isinstance(weight := getattr(norm, "weight", None), Tensor):
+            refiner.adopt_unit(weight)
 
     @property
     def view_scale(self) -> int:
@@ -149,8 +152,9 @@ def load_student(
     _check_metadata(metadata, backbone, adapter, path)
     refiner = build_refiner(dim, taps, adapter, seed, _conv_settings(metadata, path) if adapter == "conv" else None)
     assert refiner is not None
-    strict_load(refiner, state, path)
-    return Student(backbone, refiner, trained=metadata.get("trained", True) is True).eval()
+    student = Student(backbone, refiner, trained=metadata.get("trained", True) is True)
+    strict_load(refiner, state, path)  # last: a conv adapter's unit is the file's
+    return student.eval()
 
 
 def adapter_metadata(student: Student) -> dict[str, object]:
@@ -167,7 +171,9 @@ def _conv_settings(metadata: dict[str, object], path: Path) -> ConvSettings:
     try:
         return ConvSettings(**{field.name: metadata[field.name] for field in dataclasses.fields(ConvSettings)})  # type: ignore[arg-type]
     except KeyError as error:
-        raise BundleError(f"{path} says no {error} of its conv adapter; it is of another kind or another release") from error
+        raise BundleError(
+            f"{path} says no {error} of its conv adapter; it is of another kind or another release"
+        ) from error
 
 
 def _check_metadata(metadata: dict[str, object], backbone: Backbone, adapter: str, path: Path) -> None:

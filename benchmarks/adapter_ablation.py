@@ -1,0 +1,326 @@
+"""Ranks refiners on a small teacher: the paper's adapter and ours, by width, input and losses.
+
+    adapter_ablation.py cache --photos DIR --weights FILE --cache DIR      once: teacher maps and taps to disk, fp16
+    adapter_ablation.py run   --cache DIR --out FILE.jsonl ROW...          trains, one after the other
+    adapter_ablation.py table FILE.jsonl                                   as a Markdown table
+
+A row is text such as `adapter=conv,width=96,full_frame=1,teacher=early,steps=400`; what it leaves out is as in `Row`.
+All rows have the same photographs, views, order of batches, learning rates and seed; only what they say differs. The
+backbone is frozen, so its maps are computed once and a step is the refiner alone.
+
+Two teachers come from one ViT-Ti/16: its last block (`last`), and the ViT cut after block 5 (`early`). The last block's
+map at four times the size has little to do with the same block's map at the student's size; the early one's agrees far
+better, as a teacher for this task must.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from tqdm import tqdm
+
+from brixel_edge.adapter import resize_map
+from brixel_edge.backbone import load_backbone
+from brixel_edge.conv_adapter import ConvRefiner, ConvSettings
+from brixel_edge.flops import count_gflop
+from brixel_edge.losses import LossSettings, distillation_loss, edge_loss, principal_directions
+from brixel_edge.resize import resize_image
+from brixel_edge.student import backbone_view, build_refiner
+
+BACKBONE, WIDTH = "vit_tiny_patch16_224", 192
+STUDENT_PX, SCALE = 128, 4
+TEACHER_PX = SCALE * STUDENT_PX
+HELD_OUT = 30
+VIEWS = 3  # of a training photograph: the centre, and two random crops with random flips
+# Tapped blocks; the last of them is the target. Both follow the rule of a quarter, half, three quarters and the last.
+TEACHERS = {"last": (3, 6, 9, 11), "early": (1, 3, 4, 5)}
+LAYERS = sorted({layer for taps in TEACHERS.values() for layer in taps})
+
+BATCH = 8
+LEARNING_RATE = 1e-3
+WARM_UP = 0.1  # part of the steps, at a tenth of the rate; then cosine to zero
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        adapter: `brixel` or `conv`.
+        width: channels of `conv`.
+        full_frame: `conv` reads the frame at the teacher's size.
+        teacher: `early` or `last`.
+        steps: of batch 8.
+        edge_norm: `l1` or `mse`.
+        spectral: weight of the spectral term.
+        mask: of the spectral term, `high` or `authors`.
+        seed: of the refiner's weights.
+    """
+
+    adapter: str = "conv"
+    width: int = 96
+    full_frame: bool = False
+    teacher: str = "early"
+    steps: int = 400
+    edge_norm: str = "l1"
+    spectral: float = 0.0
+    mask: str = "high"
+    seed: int = 0
+
+
+def row_from_text(text: str) -> Row:
+    """`key=value,...` -> Row, each value of its field's type."""
+    defaults = dataclasses.asdict(Row())
+    given = dict(part.split("=") for part in text.split(",") if part)
+    unknown = sorted(given.keys() - defaults.keys())
+    if unknown:
+        raise SystemExit(f"row {text!r} has {unknown[0]!r}, which is not one of {', '.join(defaults)}")
+    typed = {
+        key: bool(int(value)) if key == "full_frame" else type(defaults[key])(value) for key, value in given.items()
+    }
+    return Row(**typed)
+
+
+# ---- cache ----
+
+
+def normalised(pixels: np.ndarray) -> Tensor:
+    """(B, H, W, 3) uint8 RGB -> (B, 3, H, W) as this backbone wants it."""
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def teacher_view(photograph: np.ndarray, random: np.random.Generator | None) -> np.ndarray:
+    """A square part at the teacher's size: the largest centred one, or a random one that is not enlarged."""
+    height, width = photograph.shape[:2]
+    side, y, x = min(height, width), 0.5, 0.5
+    if random is not None:
+        side = int(side * (TEACHER_PX / side) ** random.random())
+        y, x = random.random(2)
+    top, left = round(y * (height - side)), round(x * (width - side))
+    part = photograph[top : top + side, left : left + side]
+    if random is not None and random.random() < 0.5:
+        part = part[:, ::-1]
+    return resize_image(np.ascontiguousarray(part), TEACHER_PX, TEACHER_PX)
+
+
+def cache_arrays(folder: Path, count: int = 0) -> dict[str, np.ndarray]:
+    """The memory-mapped arrays of a cache: made for `count` views, or opened when that is 0."""
+    grid = STUDENT_PX // 16
+    shapes: dict[str, tuple[tuple[int, ...], type]] = {
+        "frame": ((TEACHER_PX, TEACHER_PX, 3), np.uint8),
+        "view": ((STUDENT_PX, STUDENT_PX, 3), np.uint8),
+        "taps_bicubic": ((len(LAYERS), WIDTH, grid, grid), np.float16),
+        "taps_mean": ((len(LAYERS), WIDTH, grid, grid), np.float16),
+        **{f"teacher_{name}": ((WIDTH, SCALE * grid, SCALE * grid), np.float16) for name in TEACHERS},
+    }
+    arrays = {}
+    for name, (shape, dtype) in shapes.items():
+        path = folder / f"{name}.npy"
+        if count:
+            arrays[name] = np.lib.format.open_memmap(path, "w+", dtype, (count, *shape))
+        else:
+            arrays[name] = np.load(path, mmap_mode="r")
+    return arrays
+
+
+def make_cache(photos: Path, weights: Path, folder: Path) -> None:
+    """Held-out photographs first, one view each; then the views of the others."""
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(0)
+    paths = sorted(photos.iterdir())
+    paths = [paths[i] for i in random.permutation(len(paths))]
+    jobs = [(path, False) for path in paths[:HELD_OUT]]
+    jobs += [(path, view > 0) for path in paths[HELD_OUT:] for view in range(VIEWS)]
+    backbone = load_backbone(BACKBONE, weights, tap_layers=tuple(LAYERS))
+    np.save(folder / "unit.npy", backbone.vit.norm.weight.numpy())
+    arrays = cache_arrays(folder, len(jobs))
+    with torch.inference_mode():
+        for index, (path, is_random) in enumerate(tqdm(jobs, unit="view")):
+            photograph = cv2.imread(str(path), cv2.IMREAD_COLOR)[..., ::-1]
+            frame = teacher_view(photograph, random if is_random else None)
+            view = resize_image(frame, STUDENT_PX, STUDENT_PX)
+            pixels = normalised(frame[None])
+            arrays["frame"][index], arrays["view"][index] = frame, view
+            arrays["taps_bicubic"][index] = torch.cat(backbone(normalised(view[None]))).numpy()
+            arrays["taps_mean"][index] = torch.cat(backbone(backbone_view(pixels, SCALE))).numpy()
+            maps = backbone(pixels)
+            for name, taps in TEACHERS.items():
+                arrays[f"teacher_{name}"][index] = maps[LAYERS.index(taps[-1])][0].numpy()
+    (folder / "cache.json").write_text(json.dumps([[path.name, is_random] for path, is_random in jobs]))
+
+
+# ---- training and evaluation ----
+
+
+def build(row: Row, dim: int = WIDTH, unit: Tensor | None = None) -> nn.Module:
+    """The untrained refiner of a row, for a backbone of width `dim` whose final norm has the weights `unit`."""
+    if row.adapter == "brixel":
+        refiner = build_refiner(dim, 4, "brixel", row.seed)
+    else:
+        refiner = build_refiner(dim, 4, "conv", row.seed, ConvSettings(width=row.width, full_frame=row.full_frame))
+    if isinstance(refiner, ConvRefiner) and unit is not None:
+        refiner.adopt_unit(unit)
+    assert refiner is not None
+    return refiner
+
+
+class Views:
+    """The cached views of one teacher."""
+
+    def __init__(self, folder: Path, row: Row) -> None:
+        arrays = cache_arrays(folder)
+        self.layers = [LAYERS.index(layer) for layer in TEACHERS[row.teacher]]
+        self.images = arrays["frame" if row.full_frame else "view"]
+        self.taps = arrays["taps_mean" if row.full_frame else "taps_bicubic"]
+        self.targets = arrays[f"teacher_{row.teacher}"]
+        self.unit = torch.from_numpy(np.load(folder / "unit.npy"))
+        self.photographs = (len(self.images) - HELD_OUT) // VIEWS
+
+    def read(self, indices: list[int]) -> tuple[Tensor, list[Tensor], Tensor]:
+        """Images, tapped maps and teacher maps of some views."""
+        taps = [torch.from_numpy(self.taps[indices, layer]).float() for layer in self.layers]
+        return normalised(self.images[indices]), taps, torch.from_numpy(self.targets[indices]).float()
+
+    def batches(self, steps: int) -> Iterator[list[int]]:
+        """Every photograph once an epoch, one of its views at random; the same order for every row."""
+        random, waiting = np.random.default_rng(1), []
+        for _ in range(steps):
+            if len(waiting) < BATCH:
+                waiting += random.permutation(self.photographs).tolist()
+            chosen, waiting = waiting[:BATCH], waiting[BATCH:]
+            yield [HELD_OUT + VIEWS * photograph + int(random.integers(VIEWS)) for photograph in chosen]
+
+
+def train(refiner: nn.Module, views: Views, row: Row) -> float:
+    """Seconds of `row.steps` steps."""
+    torch.manual_seed(row.seed)  # stochastic depth of the paper's adapter
+    settings = LossSettings(edge_norm=row.edge_norm, spectral=row.spectral, spectral_mask=row.mask)
+    optimizer = torch.optim.Adam(refiner.parameters(), lr=LEARNING_RATE)
+    start, warm = time.perf_counter(), int(WARM_UP * row.steps)
+    refiner.train()
+    for step, indices in enumerate(tqdm(views.batches(row.steps), total=row.steps, mininterval=5)):
+        phase = (step - warm) / (row.steps - warm)
+        optimizer.param_groups[0]["lr"] = LEARNING_RATE * (0.1 if step < warm else 0.5 * (1 + np.cos(np.pi * phase)))
+        image, taps, target = views.read(indices)
+        with torch.autocast("cpu", torch.bfloat16):
+            student = refiner(image, taps)
+        loss = distillation_loss(student, target, settings)["total"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return time.perf_counter() - start
+
+
+def agreement(student: Tensor, teacher: Tensor) -> dict[str, float]:
+    """How close dense maps are: cosine, centred cosine, L1, edge error on the teacher's 8 components."""
+    mean = teacher.mean((0, 2, 3), keepdim=True)
+    directions = principal_directions(teacher)
+    return {
+        "cosine": functional.cosine_similarity(student, teacher, dim=1).mean().item(),
+        "centred": functional.cosine_similarity(student - mean, teacher - mean, dim=1).mean().item(),
+        "l1": (student - teacher).abs().mean().item(),
+        "edge": edge_loss(student, teacher, directions=directions).item(),
+    }
+
+
+def evaluate(refiner: nn.Module | None, views: Views) -> dict[str, float]:
+    """On the held-out photographs; the bilinear baseline without a refiner."""
+    image, taps, target = views.read(list(range(HELD_OUT)))
+    with torch.inference_mode():
+        student = refiner.eval()(image, taps) if refiner else resize_map(taps[-1], *target.shape[-2:])
+    return agreement(student, target)
+
+
+def gflop(row: Row, dim: int, side_px: int) -> float:
+    """Of a row's refiner for a backbone of width `dim` at a square view."""
+    side = side_px * (SCALE if row.full_frame else 1)
+    maps = [torch.zeros(1, dim, side_px // 16, side_px // 16)] * 4
+    return count_gflop(build(row, dim), torch.zeros(1, 3, side, side), maps)
+
+
+def result_of(row: Row, folder: Path) -> dict[str, object]:
+    """Train and measure one row."""
+    views = Views(folder, row)
+    refiner = build(row, unit=views.unit)
+    seconds = train(refiner, views, row)
+    return {
+        **dataclasses.asdict(row),
+        **evaluate(refiner, views),
+        "bilinear": evaluate(None, views),
+        "parameters": sum(parameter.numel() for parameter in refiner.parameters()),
+        "gflop": gflop(row, WIDTH, STUDENT_PX),
+        "vit_s_gflop": gflop(row, 384, 256),
+        "step_s": seconds / row.steps,
+    }
+
+
+# ---- the table ----
+
+HEADER = (
+    "| teacher | steps | adapter | input | losses | cosine | centred | L1 | edge | GFLOP | GFLOP ViT-S/256 | M |",
+    "|---|---|---|---|---|---|---|---|---|---|---|---|",
+)
+
+
+def losses_text(record: dict) -> str:
+    """`L1 + edge`, and what differs from the paper's reading."""
+    edge = "edge" if record["edge_norm"] == "l1" else "edge squared"
+    spectral = f" + {record['spectral']:g} spectral ({record['mask']})" if record["spectral"] else ""
+    return f"L1 + {edge}{spectral}"
+
+
+def table(records: list[dict]) -> str:
+    """Markdown, with the bilinear baseline of each teacher and input first."""
+    lines, seen = list(HEADER), set()
+    for r in records:
+        source = "4x frame" if r["full_frame"] else "view"
+        if (r["teacher"], source) not in seen:
+            seen.add((r["teacher"], source))
+            b = r["bilinear"]
+            numbers = f"{b['cosine']:.4f} | {b['centred']:.4f} | {b['l1']:.3f} | {b['edge']:.2f}"
+            lines.append(f"| {r['teacher']} | | bilinear | {source} | | {numbers} | 0 | 0 | 0 |")
+        name = "paper's" if r["adapter"] == "brixel" else f"conv {r['width']}"
+        numbers = f"{r['cosine']:.4f} | {r['centred']:.4f} | {r['l1']:.3f} | {r['edge']:.2f}"
+        cost = f"{r['gflop']:.2f} | {r['vit_s_gflop']:.2f} | {r['parameters'] / 1e6:.2f}"
+        lines.append(f"| {r['teacher']} | {r['steps']} | {name} | {source} | {losses_text(r)} | {numbers} | {cost} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    cache = commands.add_parser("cache")
+    cache.add_argument("--photos", type=Path, required=True)
+    cache.add_argument("--weights", type=Path, required=True)
+    cache.add_argument("--cache", type=Path, required=True)
+    run = commands.add_parser("run")
+    run.add_argument("--cache", type=Path, required=True)
+    run.add_argument("--out", type=Path, required=True)
+    run.add_argument("rows", nargs="+", type=row_from_text)
+    commands.add_parser("table").add_argument("file", type=Path)
+    arguments = parser.parse_args()
+    if arguments.command == "cache":
+        make_cache(arguments.photos, arguments.weights, arguments.cache)
+    elif arguments.command == "table":
+        print(table([json.loads(line) for line in arguments.file.read_text().splitlines()]))
+    else:
+        for row in arguments.rows:
+            line = json.dumps(result_of(row, arguments.cache))
+            with arguments.out.open("a") as file:
+                file.write(line + "\n")
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
