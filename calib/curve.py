@@ -17,7 +17,7 @@ import numpy as np
 
 from brixel_edge.calib.calibration import Calibration
 from brixel_edge.calib.engines import Engine, median_ms
-from brixel_edge.calib.fidelity import cosines
+from brixel_edge.calib.fidelity import mean_cosine
 from brixel_edge.calib.frames import Frame
 from brixel_edge.calib.graph import Graph
 from brixel_edge.calib.layers import Layer
@@ -73,10 +73,7 @@ def measure_curve(
             path = write_lowering(target, smoothed, layers, integers, calibration, Path(folder) / f"{k}.onnx")
             engines[str(k)] = open_lowering(target, path, threads=threads)
             cells = cells_over(engines[str(k)], frames, list(reference))
-            measured[k] = min(
-                float(np.concatenate([cosines(a, b) for a, b in zip(reference[name], cells[name], strict=True)]).mean())
-                for name in reference
-            )
+            measured[k] = min(mean_cosine(reference[name], cells[name]) for name in reference)
         times = {} if target == "trt" else median_ms(engines, frames[0], rounds=5, warmup=1)
     return [
         CurvePoint(

@@ -67,47 +67,61 @@ def cosines(reference: Array, candidate: Array) -> NDArray[np.float64]:
     """Cosine of every row, in double precision: differences of 1e-6 matter here."""
     a, b = reference.astype(np.float64), candidate.astype(np.float64)
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return (a * b).sum(1) / np.maximum(norms, 1e-30)
+    return np.einsum("ij,ij->i", a, b) / np.maximum(norms, 1e-30)
 
 
-def squared_error(reference: Array, candidate: Array) -> float:
-    """||candidate - reference||^2 / ||reference||^2 over all rows."""
-    power = float((reference.astype(np.float64) ** 2).sum())
-    return float(((candidate.astype(np.float64) - reference) ** 2).sum()) / max(power, 1e-30)
+def squared_error(reference: Sequence[Array], candidate: Sequence[Array]) -> float:
+    """||candidate - reference||^2 / ||reference||^2 over all rows of all frames."""
+    error = sum(float(((b.astype(np.float64) - a) ** 2).sum()) for a, b in zip(reference, candidate, strict=True))
+    return error / max(sum(float((a.astype(np.float64) ** 2).sum()) for a in reference), 1e-30)
+
+
+def mean_cosine(reference: Sequence[Array], candidate: Sequence[Array]) -> float:
+    """Mean cosine of all rows of all frames."""
+    return float(np.concatenate([cosines(a, b) for a, b in zip(reference, candidate, strict=True)]).mean())
 
 
 def compare(reference: Sequence[Array], candidate: Sequence[Array], *, seed: int = 0) -> Fidelity:
-    """Compare the cells of one output over frames.
+    """Compare the cells of one output over frames; frame by frame, so that doubles are never held of all.
 
     Args:
         reference: (n, D) of every frame, of the float graph.
         candidate: the same cells of the other graph.
         seed: of the probe.
     """
-    a, b = np.concatenate(list(reference)), np.concatenate(list(candidate))
-    cosine = cosines(a, b)
-    centre = a.mean(0)
-    error = squared_error(a, b)
+    pairs = list(zip(reference, candidate, strict=True))
+    cosine = np.concatenate([cosines(a, b) for a, b in pairs])
+    centre = np.average([a.mean(0, dtype=np.float64) for a in reference], axis=0, weights=[len(a) for a in reference])
+    error = squared_error(reference, candidate)
     return Fidelity(
         mean=float(cosine.mean()),
         p01=float(np.quantile(cosine, 0.01)),
         minimum=float(cosine.min()),
-        centred=float(cosines(a - centre, b - centre).mean()),
+        centred=float(np.concatenate([cosines(a - centre, b - centre) for a, b in pairs]).mean()),
         rel_frobenius=float(np.sqrt(error)),
         sqnr_db=float(-10 * np.log10(max(error, 1e-30))),
-        agreement=probe_agreement(a, b, seed=seed),
+        agreement=probe_agreement(reference, candidate, seed=seed),
     )
 
 
-def probe_agreement(reference: Array, candidate: Array, *, seed: int = 0, classes: int = PROBE_CLASSES) -> float:
+def probe_agreement(
+    reference: Sequence[Array], candidate: Sequence[Array], *, seed: int = 0, classes: int = PROBE_CLASSES
+) -> float:
     """Share of cells on which a ridge probe, fitted on the reference alone, gives both maps the same class.
 
     There are no labels, so the classes are clusters of the reference features: k-means, seeded.
+
+    Args:
+        reference: (n, D) of every frame.
+        candidate: the same cells.
+        seed: of the fitted cells and of the clusters' start.
+        classes: number of clusters.
     """
     rng = np.random.default_rng(seed)
-    chosen = np.sort(rng.permutation(len(reference))[:_PROBE_FIT_CELLS])
-    mean, spread = reference[chosen].mean(0), reference[chosen].std(0) + 1e-6
-    fit = (reference[chosen] - mean) / spread
+    share = max(1, -(-_PROBE_FIT_CELLS // len(reference)))
+    cells = np.concatenate([a[np.sort(rng.permutation(len(a))[:share])] for a in reference])
+    mean, spread = cells.mean(0), cells.std(0) + 1e-6
+    fit = (cells - mean) / spread
     labels = _clusters(fit, classes, rng)
     bordered = np.concatenate([fit, np.ones((len(fit), 1), np.float32)], axis=1)
     gram = bordered.T @ bordered + 1e-2 * len(fit) * np.eye(bordered.shape[1], dtype=np.float32)
@@ -116,7 +130,7 @@ def probe_agreement(reference: Array, candidate: Array, *, seed: int = 0, classe
     def says(features: Array) -> NDArray[np.int64]:
         return (((features - mean) / spread) @ weight[:-1] + weight[-1]).argmax(1)
 
-    return float((says(reference) == says(candidate)).mean())
+    return float(np.concatenate([says(a) == says(b) for a, b in zip(reference, candidate, strict=True)]).mean())
 
 
 def _clusters(points: Array, count: int, rng: np.random.Generator, rounds: int = 12) -> NDArray[np.int64]:

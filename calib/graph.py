@@ -18,6 +18,7 @@ from brixel_edge.errors import BuildError, BundleError
 
 MIN_OPSET = 17  # the first with native LayerNormalization
 _PROTOBUF_LIMIT = 2**31 - 1
+_SMALL_BYTES = 4096  # constants of this size may be shapes, whose values inference needs
 
 
 class Graph:
@@ -40,7 +41,7 @@ class Graph:
         self._before: dict[str, list[onnx.NodeProto]] = defaultdict(list)
         self._removed: set[str] = set()
         _make_canonical(model)
-        inferred = shape_inference.infer_shapes(model, data_prop=True)
+        inferred = shape_inference.infer_shapes(_without_weights(model), data_prop=True)
         for value in (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output):
             self._remember(value)
         self._index()
@@ -174,6 +175,22 @@ class Graph:
         """Write the model; gives the path back."""
         path.write_bytes(self.serialized())
         return path
+
+
+def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with its large constants declared only: inference copies the whole model twice."""
+    light = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    graph = model.graph
+    light.graph.name = graph.name or "graph"
+    for field in ("node", "input", "output", "value_info"):
+        getattr(light.graph, field).extend(getattr(graph, field))
+    for tensor in graph.initializer:
+        if tensor.ByteSize() <= _SMALL_BYTES:
+            light.graph.initializer.append(tensor)
+        else:
+            info = helper.make_tensor_value_info(tensor.name, tensor.data_type, tuple(tensor.dims))
+            light.graph.value_info.append(info)
+    return light
 
 
 def _copy_node(node: onnx.NodeProto) -> onnx.NodeProto:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from brixel_edge.calib.cutting import first_part, live_tensors, second_part, size_bytes
 from brixel_edge.calib.engines import OrtEngine, Outputs
-from brixel_edge.calib.fidelity import cells_of, cosines, squared_error
+from brixel_edge.calib.fidelity import cells_of, mean_cosine, squared_error
 from brixel_edge.calib.frames import Frame
 from brixel_edge.calib.graph import Graph
 from brixel_edge.calib.progress import progress
@@ -81,13 +81,12 @@ def _effect(entry: IntegerLayer, reference: Sequence[Outputs], candidate: Sequen
         if name not in candidate[0]:  # made before this stretch, so untouched
             loss[name], nmse[name] = 0.0, 0.0
             continue
-        a = np.concatenate([cells[name] for cells in reference])
-        b = np.concatenate([cells[name] for cells in candidate])
-        if not np.isfinite(b).all():
+        a, b = [cells[name] for cells in reference], [cells[name] for cells in candidate]
+        if not all(np.isfinite(cells).all() for cells in b):
             raise BuildError(
                 f"{entry.layer.name} in INT8 gives NaN or Inf in {name}; the float graph is broken: export it again"
             )
-        loss[name], nmse[name] = float(1 - cosines(a, b).mean()), squared_error(a, b)
+        loss[name], nmse[name] = 1 - mean_cosine(a, b), squared_error(a, b)
     return Effect(loss=loss, nmse=nmse)
 
 

@@ -400,9 +400,10 @@ def test_probe_agrees_with_itself_and_not_with_noise():
     features = (
         rng.standard_normal((2000, 16)).astype(np.float32) + 4 * np.eye(16, dtype=np.float32)[rng.integers(0, 6, 2000)]
     )
-    assert probe_agreement(features, features) == 1
-    assert probe_agreement(features, features + 0.01 * rng.standard_normal(features.shape).astype(np.float32)) > 0.98
-    assert probe_agreement(features, rng.permutation(features)) < 0.5
+    noise = rng.standard_normal(features.shape).astype(np.float32)
+    assert probe_agreement([features], [features]) == 1
+    assert probe_agreement([features], [features + 0.01 * noise]) > 0.98
+    assert probe_agreement([features], [rng.permutation(features)]) < 0.5
 
 
 def test_cells_are_feature_vectors():

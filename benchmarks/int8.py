@@ -1,0 +1,129 @@
+"""INT8 against the float engines of this CPU, from one plan, side by side in one run.
+
+    python benchmarks/int8.py NAME.brixel --frames FOLDER [--rounds 11] [--threads 2] [--out results/int8_NAME.json]
+
+Quantises the model, unless --int8 names a folder where that was done, and times ONNX Runtime (fp32, INT8, dynamic INT8)
+and OpenVINO (fp32, its default precision, INT8 with the rest in fp32, INT8 with its default) call by call in turn. A ratio
+is the median over the rounds of that round's ratio to fp32 of the same backend.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import openvino
+
+from brixel_edge.bundle import resolve_model
+from brixel_edge.calib.dynamic import quantize_dynamic
+from brixel_edge.calib.engines import Engine, OpenVinoEngine, OrtEngine
+from brixel_edge.calib.fidelity import cells_of, compare
+from brixel_edge.calib.frames import Frame
+from brixel_edge.calib.plan import Bounds
+from brixel_edge.calib.quantize import Settings, quantize
+from brixel_edge.calib.sources import calibration_frames
+from brixel_edge.calib.speed import speed_verdict
+from brixel_edge.memory import peak_rss_bytes
+
+PAUSE_S = 0.05  # worker threads of the last backend spin for a while
+WARM_UP = 2
+
+
+def timed(engines: dict[str, Engine], image: Frame, rounds: int) -> dict[str, list[float]]:
+    """Latencies [ms] by round."""
+    times: dict[str, list[float]] = {name: [] for name in engines}
+    for _ in range(WARM_UP + rounds):
+        for name, engine in engines.items():
+            time.sleep(PAUSE_S)
+            start = time.perf_counter()
+            engine.run(image)
+            times[name].append((time.perf_counter() - start) * 1e3)
+    return {name: values[WARM_UP:] for name, values in times.items()}
+
+
+def rows(times: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+    """Median and least latency, and speed-up over the first engine by paired rounds."""
+    first = np.array(next(iter(times.values())))
+    return {
+        name: {
+            "median_ms": round(float(np.median(values)), 2),
+            "least_ms": round(min(values), 2),
+            "speedup": round(float(np.median(first / np.array(values))), 3),
+            "speedup_of_least": round(float(first.min() / min(values)), 3),
+        }
+        for name, values in times.items()
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", nargs="?", help="model directory or .onnx of brixel-export; default: the built-in one")
+    parser.add_argument("--frames", help="folder, glob or video to calibrate on")
+    parser.add_argument("--int8", type=Path, help="folder of an earlier run, to time it again")
+    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--count", type=int, default=64, help="frames to calibrate on")
+    parser.add_argument("--work", type=Path, default=Path("int8.work"), help="folder for the INT8 graphs")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    model = resolve_model(arguments.model)
+    folder = arguments.int8 or arguments.work
+    frames = [frame[None] for frame in calibration_frames(arguments.frames, model.spec.image, count=arguments.count)]
+    record: dict[str, object] = {"model": model.name, "size": [model.spec.image.height, model.spec.image.width]}
+    if arguments.int8 is None:
+        settings = Settings(targets=("ort", "openvino"), bounds=Bounds(), threads=arguments.threads)
+        report = quantize(model.graph, (frame[0] for frame in frames), out_dir=folder, settings=settings)
+        record["int8"] = report.to_json()
+    quantize_dynamic(model.graph, folder / "dynamic.onnx")
+    image, threads = frames[0], arguments.threads
+    record["onnxruntime"] = measure_onnxruntime(model.graph, folder, frames, threads, arguments.rounds)
+    record["openvino"] = measure_openvino(model.graph, folder, image, threads, arguments.rounds)
+    record["machine"] = {
+        "cpu": platform.processor() or platform.machine(), "threads": threads, "load": os.getloadavg()[0],
+        "onnxruntime": onnxruntime.__version__, "openvino": openvino.__version__, "rounds": arguments.rounds,
+        "peak_rss_bytes": peak_rss_bytes(),
+    }  # fmt: skip
+    text = json.dumps(record, indent=1)
+    if arguments.out:
+        arguments.out.write_text(text + "\n", encoding="utf-8")
+    sys.stdout.write(text + "\n")
+    return 0
+
+
+def measure_onnxruntime(graph: Path, folder: Path, frames: list[Frame], threads: int, rounds: int) -> dict[str, object]:
+    """ONNX Runtime: float, static and dynamic INT8, and how close the dynamic one is."""
+    engines: dict[str, Engine] = {
+        "fp32": OrtEngine(graph, threads=threads),
+        "int8": OrtEngine(folder / "graph.int8.ort.onnx", threads=threads),
+        "dynamic int8": OrtEngine(folder / "dynamic.onnx", threads=threads),
+    }
+    found = rows(timed(engines, frames[0], rounds))
+    pairs = [(engines["fp32"].run(frame), engines["dynamic int8"].run(frame)) for frame in frames[:8]]
+    dynamic = compare([cells_of(a["features"]) for a, _ in pairs], [cells_of(b["features"]) for _, b in pairs])
+    return {"latency": found, "dynamic_fidelity": dynamic.to_json()}
+
+
+def measure_openvino(graph: Path, folder: Path, image: Frame, threads: int, rounds: int) -> dict[str, object]:
+    """OpenVINO: two float precisions, INT8 with either for the rest, and whether INT8 is worth it."""
+    int8 = folder / "graph.int8.onnx"
+    engines: dict[str, Engine] = {
+        "fp32": OpenVinoEngine(graph, threads=threads, hint="f32"),
+        "default": OpenVinoEngine(graph, threads=threads),
+        "int8, rest fp32": OpenVinoEngine(int8, threads=threads, hint="f32"),
+        "int8, rest default": OpenVinoEngine(int8, threads=threads),
+    }
+    found = rows(timed(engines, image, rounds))
+    floats = {name: found[name]["median_ms"] for name in ("fp32", "default")}
+    verdict = speed_verdict(found["int8, rest default"]["median_ms"], floats)
+    return {"latency": found, "verdict": verdict.message}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
