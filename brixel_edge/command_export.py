@@ -56,6 +56,7 @@ class ExportRequest:
         features: type of a half-precision graph's output.
         settings: of the engine builder.
         min_speedup: what INT8 must gain over the fastest float engine.
+        has_bench: measure latency and memory for the receipt.
     """
 
     backbone: str
@@ -73,6 +74,7 @@ class ExportRequest:
     calib: str | None
     calib_n: int
     min_speedup: float
+    has_bench: bool
     settings: EngineSettings
     seed: int
 
@@ -149,6 +151,7 @@ def _add_graph_arguments(parser: argparse.ArgumentParser) -> None:
         default=DEFAULT_MIN_SPEEDUP,
         help=f"refuse int8 that is not X times faster than the best float engine here (default {DEFAULT_MIN_SPEEDUP})",
     )
+    parser.add_argument("--no-bench", action="store_true", help="leave latency and memory out of the receipt")
 
 
 def _add_engine_arguments(parser: argparse.ArgumentParser) -> None:
@@ -199,6 +202,7 @@ def request_from_arguments(arguments: argparse.Namespace) -> ExportRequest:
         calib=arguments.calib,
         calib_n=arguments.calib_n,
         min_speedup=arguments.min_speedup,
+        has_bench=not arguments.no_bench,
         settings=_engine_settings(arguments),
         seed=arguments.seed,
     )

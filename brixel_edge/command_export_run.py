@@ -6,7 +6,7 @@ The only place where export, calibration and runtimes meet; each of them knows n
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +15,14 @@ from brixel_edge.errors import BackendMissing, SpecError
 from brixel_edge.spec import UNTRAINED_NOTICE
 
 if TYPE_CHECKING:
-    from brixel_edge.export.bundle_from_student import Ordered
+    from brixel_edge.calib.frames import Frame
+    from brixel_edge.command_export_engines import TensorRtMaker
+    from brixel_edge.export.bundle_from_student import Ordered, Stage
     from brixel_edge.export.workshop import ProofImages
     from brixel_edge.spec import ModelSpec, Precision
     from brixel_edge.student import Student
 
-RANGING_IMAGES = 16  # frames of --calib that fp16's ranges are measured on
+RANGING_FRAMES = 16  # of --calib; ranges of fp16 need fewer than INT8's scales
 
 
 def export(request: ExportRequest) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -102,16 +104,17 @@ def _export_one(request: ExportRequest, student: Student, spec: ModelSpec, out: 
 
     if len(request.outs) > 1:
         say(f"{out.name}: {spec.image.height}x{spec.image.width}")
+    frames = _calibration_frames(request, spec)
     return bundle_from_student(
         student,
         spec,
         out,
         images=_proof_images(request, spec),
-        ranging=_ranging_images(request, spec),
+        ranging=_ranging_images(spec, frames),
         sources=WeightSources(
             backbone=_file_or_none(request.backbone_weights), adapter=_file_or_none(request.adapter_weights)
         ),
-        ordered=_ordered(request, spec),
+        ordered=_ordered(request, spec, out, frames),
         progress=say,
     )
 
@@ -123,10 +126,11 @@ def graph_precision(engine: str) -> Precision:
     return "bf16" if engine.endswith("-bf16") else "fp32"
 
 
-def _ordered(request: ExportRequest, spec: ModelSpec) -> Ordered:
+def _ordered(request: ExportRequest, spec: ModelSpec, out: Path, frames: list[Frame] | None) -> Ordered:
     from brixel_edge.export.bundle_from_student import BF16_SAMPLERS, Ordered
 
     precision = graph_precision(request.engine)
+    engines = _engine_maker(request, spec, out)
     samplers: Any = (request.sampler,) if request.sampler != "auto" else _samplers(request, precision)
     return Ordered(
         engine=request.engine,
@@ -134,7 +138,45 @@ def _ordered(request: ExportRequest, spec: ModelSpec) -> Ordered:
         samplers=samplers,
         bf16_samplers=samplers if request.sampler != "auto" else BF16_SAMPLERS,
         output="fp16" if request.features == "fp16" else None,
+        engines=engines,
+        finish=tuple(_finishes(request, frames, engines)),
     )
+
+
+def _engine_maker(request: ExportRequest, spec: ModelSpec, out: Path) -> TensorRtMaker | None:
+    if not request.engine.startswith("trt-"):
+        return None
+    from brixel_edge.command_export_engines import TensorRtMaker
+
+    kind = "trt-rtx" if request.engine == "trt-rtx" else "trt"
+    return TensorRtMaker(kind=kind, spec=spec, settings=request.settings, earlier=out if out.is_dir() else None)
+
+
+def _finishes(
+    request: ExportRequest, frames: list[Frame] | None, engines: TensorRtMaker | None
+) -> Iterator[Callable[[Stage], None]]:
+    """What is added to a directory after its float graphs were proven."""
+    if request.engine.endswith("-int8"):
+        from brixel_edge.command_export_int8 import Int8Finish
+
+        yield Int8Finish(frames=frames, seed=request.seed, min_speedup=request.min_speedup, engines=engines)
+    if request.has_bench:
+        yield measured
+
+
+def measured(stage: Stage) -> None:
+    """Latency and memory of what was made, here and now, for the receipt."""
+    from dataclasses import asdict
+
+    from brixel_edge.command_bench import contestants_of_folder
+    from brixel_edge.runtimes.bench import Protocol, machine_facts, measure
+
+    say("measuring latency and memory")
+    image = stage.spec.image
+    contestants = contestants_of_folder(stage.folder, (image.height, image.width))
+    rows = measure(contestants, Protocol(warmup=1, rounds=5, calls=1))
+    bench = {"machine": machine_facts(), "rows": [asdict(row) for row in rows]}
+    stage.sections.setdefault("measured", {})["bench"] = bench
 
 
 def _samplers(request: ExportRequest, precision: Precision) -> tuple[str, ...]:
@@ -156,10 +198,28 @@ def _proof_images(request: ExportRequest, spec: ModelSpec) -> ProofImages:
     return _loaded(photographs_in(request.parity_images) if request.parity_images else bundled_photographs(PROOF), spec)
 
 
-def _ranging_images(request: ExportRequest, spec: ModelSpec) -> ProofImages:
-    from brixel_edge.export.photographs import RANGING, bundled_photographs
+def _calibration_frames(request: ExportRequest, spec: ModelSpec) -> list[Frame] | None:
+    """Frames of --calib at the graph's size; None without."""
+    if request.calib is None:
+        return None
+    from brixel_edge.calib.sources import calibration_frames
 
-    return _loaded(bundled_photographs(RANGING), spec)
+    say(f"taking up to {request.calib_n} calibration frames from {request.calib}")
+    return calibration_frames(request.calib, spec.image, count=request.calib_n, seed=request.seed)
+
+
+def _ranging_images(spec: ModelSpec, frames: list[Frame] | None) -> ProofImages:
+    """What activation ranges are measured on: frames of the device's world, or photographs."""
+    from brixel_edge.export.photographs import RANGING, bundled_photographs
+    from brixel_edge.export.workshop import ProofImages
+
+    if frames is None:
+        return _loaded(bundled_photographs(RANGING), spec)
+    from brixel_edge.calib.frames import frame_hash
+
+    kept = frames[:RANGING_FRAMES]
+    names = [f"sha256:{frame_hash(frame)[:16]}" for frame in kept]
+    return ProofImages(names=names, pixels=[frame[None] for frame in kept])
 
 
 def _loaded(paths: list[Path], spec: ModelSpec) -> ProofImages:

@@ -11,7 +11,7 @@ import importlib.metadata
 import platform
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,9 @@ TOOLS = (
     "numpy",
     "opencv-python-headless",
 )
+
+# Where a fact of a file stands in the receipt, if not under its own name.
+_PLACES = {"sampler": "samplers", "engine": "engines"}
 
 # GridSample where it is right: one node, and the fastest. In bf16 graphs it stands under the name that some TensorRT
 # releases read as nearest (NVIDIA/TensorRT #4646), so gathering comes first there.
@@ -83,6 +86,31 @@ class Stage:
     spec: ModelSpec
     workshop: Workshop
     sections: dict[str, Any]
+
+    def add(self, facts: Mapping[str, Mapping[str, Any]]) -> None:
+        """Put what is known of files into the sections of the receipt."""
+        for name, entries in facts.items():
+            for kind, value in entries.items():
+                self.sections.setdefault(_PLACES.get(kind, kind), {})[name] = value
+
+    def add_graph(self, name: str, precision: Precision, backends: Sequence[Backend], sampler: SamplerKind) -> None:
+        """Prove a graph that was added to the folder, and put it on record.
+
+        Raises:
+            BuildError: it holds what it may not, or a backend refuses it.
+            GateMissedError: it does not compute what PyTorch does.
+        """
+        self.add({name: self.workshop.proven_facts(self.folder / name, precision, backends, sampler)})
+
+    def add_engine(self, engines: EngineMaker, graph: str, precision: Precision) -> None:
+        """Build the engine of a graph in the folder, prove it if it runs here, and put it on record.
+
+        Raises:
+            BuildError: it could not be built.
+            GateMissedError: it does not compute what PyTorch does.
+        """
+        _, facts = self.workshop.engine_facts(self.folder / graph, precision, engines)
+        self.add(facts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,11 +224,9 @@ def _staged(folder: Path, workshop: Workshop, product: Product) -> Stage:
     proof = proof_from_references(workshop.proof.names, workshop.proof.pixels, workshop.references)
     save_proof(proof, folder / PROOF_NAME)
     sections: dict[str, Any] = {key: {} for key in ("samplers", "census", "precisions", "islands", "parity", "engines")}
-    places = {"sampler": "samplers", "engine": "engines"}
-    for name, facts in product.facts.items():
-        for kind, value in facts.items():
-            sections[places.get(kind, kind)][name] = value
-    return Stage(folder=folder, spec=workshop.spec, workshop=workshop, sections=sections)
+    stage = Stage(folder=folder, spec=workshop.spec, workshop=workshop, sections=sections)
+    stage.add(product.facts)
+    return stage
 
 
 def _requested(ordered: Ordered, plans: Sequence[Plan], made: Plan) -> dict[str, Any]:

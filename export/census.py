@@ -14,9 +14,12 @@ from onnx import TensorProto
 
 from brixel_edge.errors import BuildError
 from brixel_edge.export.graph_walk import element_types
+from brixel_edge.spec import Precision
 
 MIN_OPSET = 17
 MAX_OPSET = 19  # GridSample is renamed at 20, and TensorRT up to 10.13 then silently samples nearest (NVIDIA #4646)
+# Convolutions take bfloat16 from opset 22 on. INT8 graphs of ONNX Runtime use its own operators.
+MAX_OPSETS: dict[Precision, int] = {"bf16": 22, "int8": 21}
 
 # Control flow and shapes that depend on data; each stands for a public report of a wrong or refused engine.
 FORBIDDEN = frozenset(
@@ -92,12 +95,12 @@ def precision_map(model: onnx.ModelProto) -> dict[str, dict[str, int]]:
     return {op: dict(sorted(kinds.items())) for op, kinds in sorted(counts.items())}
 
 
-def assert_census(model: onnx.ModelProto, *, max_opset: int = MAX_OPSET) -> Census:
+def assert_census(model: onnx.ModelProto, precision: Precision = "fp32") -> Census:
     """Count, and refuse what no engine should get.
 
     Args:
         model: with inferred shapes.
-        max_opset: highest opset allowed.
+        precision: of the graph; says which opsets and operators it may have.
 
     Returns:
         the counts.
@@ -111,11 +114,14 @@ def assert_census(model: onnx.ModelProto, *, max_opset: int = MAX_OPSET) -> Cens
         raise BuildError(
             f"the exported graph holds {', '.join(forbidden)}; it must be free of them (fixed size, constants)"
         )
-    if foreign := sorted(op for op in census.ops if "." in op):
+    if foreign := sorted(op for op in census.ops if "." in op and precision != "int8"):
         raise BuildError(f"the exported graph holds operators of a foreign domain: {', '.join(foreign)}")
+    max_opset = MAX_OPSETS.get(precision, MAX_OPSET)
     if not MIN_OPSET <= census.opset <= max_opset:
         raise BuildError(f"the exported graph has opset {census.opset}; allowed are {MIN_OPSET} to {max_opset}")
-    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+    # Shapes behind another domain's operators are not inferred.
+    inner = () if precision == "int8" else model.graph.value_info
+    for value in (*model.graph.input, *model.graph.output, *inner):
         if any(not dim.HasField("dim_value") for dim in value.type.tensor_type.shape.dim):
             raise BuildError(f"tensor {value.name} has a dynamic shape; every size is an export of its own")
     for node in model.graph.node:

@@ -23,13 +23,13 @@ from brixel_edge.bundle import graph_name
 from brixel_edge.deformable import SamplerKind
 from brixel_edge.errors import BrixelError, BuildError, ParityError
 from brixel_edge.export.backends import Backend, Features, default_backends
-from brixel_edge.export.census import MAX_OPSET, assert_census, precision_map
+from brixel_edge.export.census import assert_census, precision_map
 from brixel_edge.export.fuse import FusedModel
 from brixel_edge.export.islands import Half, Island, Level, find_islands
 from brixel_edge.export.plans import GateMissedError, Plan
 from brixel_edge.export.ranges import TensorRange, measure_ranges
 from brixel_edge.export.reference import reference_features
-from brixel_edge.export.to_half import BF16_OPSET, half_from_float
+from brixel_edge.export.to_half import half_from_float
 from brixel_edge.export.to_onnx import onnx_from_model
 from brixel_edge.parity import check_gate, compare
 from brixel_edge.spec import ModelSpec, Precision
@@ -153,8 +153,7 @@ class Workshop:
         self.progress(f"tracing the fused model, sampling by {sampler}")
         with self._timed("trace"):
             (self.trace or self._trace)(sampler, path)
-        model = onnx.shape_inference.infer_shapes(onnx.load(str(path)))
-        facts = {**_facts(model, sampler, MAX_OPSET), "parity": self._proven(path, "fp32", self.backends("fp32"))}
+        facts = self.proven_facts(path, "fp32", self.backends("fp32"), sampler)
         return Product(plan=Plan(precision="fp32", sampler=sampler), files=(path,), facts={path.name: facts})
 
     def _trace(self, sampler: SamplerKind, out: Path) -> None:
@@ -173,11 +172,9 @@ class Workshop:
         typed = half_from_float(model, precision, [island.node for island in islands], output=self.output)
         path = self.folder / plan.sampler / graph_name(precision)
         path.write_bytes(typed.SerializeToString(deterministic=True))
-        typed = onnx.shape_inference.infer_shapes(typed)
         facts = {
-            **_facts(typed, plan.sampler, BF16_OPSET if precision == "bf16" else MAX_OPSET),
+            **self.proven_facts(path, precision, self.backends(precision), plan.sampler),
             "islands": islands_record(islands, plan.islands or "measured", self.ranging.names),
-            "parity": self._proven(path, precision, self.backends(precision)),
         }
         return Product(plan=plan, files=(*source.files, path), facts={**source.facts, path.name: facts})
 
@@ -187,17 +184,45 @@ class Workshop:
             return measure_ranges(model, _shown(self.ranging.pixels, "ranges"))
 
     def _engine(self, plan: Plan, source: Product, engines: EngineMaker) -> Product:
-        """The engine of the plan's graph, proven if it can run here."""
-        graph = source.files[-1]
+        """The engine of the plan's graph, beside the graphs."""
+        files, facts = self.engine_facts(source.files[-1], plan.precision, engines)
+        return Product(plan=plan, files=(*source.files, *files), facts={**source.facts, **facts})
+
+    def engine_facts(
+        self, graph: Path, precision: Precision, engines: EngineMaker
+    ) -> tuple[tuple[Path, ...], dict[str, dict[str, Any]]]:
+        """Build the engine of a graph, and prove it if it runs here.
+
+        Returns:
+            the files that this gave, and what the receipt says of the engine.
+
+        Raises:
+            BuildError: it could not be built.
+            GateMissedError: it does not compute what PyTorch does.
+        """
         self.progress(f"building the engine of {graph.name}")
+        before = set(graph.parent.iterdir())
         with self._timed("engine"):
-            engine, record = engines.make(graph, plan.precision, graph.parent)
+            engine, record = engines.make(graph, precision, graph.parent)
         facts: dict[str, Any] = {"engine": record}
         candidates = engines.features(engine, self.proof.pixels)
         if candidates is not None:
-            facts["parity"] = self._compared(engine, plan.precision, {record["backend"]: candidates})
-        beside = tuple(path for path in engine.parent.glob(f"{engine.name}*"))
-        return Product(plan=plan, files=(*source.files, *beside), facts={**source.facts, engine.name: facts})
+            facts["parity"] = self._compared(engine, precision, {record["backend"]: candidates})
+        return tuple(sorted(set(graph.parent.iterdir()) - before)), {engine.name: facts}
+
+    def proven_facts(
+        self, path: Path, precision: Precision, backends: Sequence[Backend], sampler: SamplerKind
+    ) -> dict[str, Any]:
+        """Count and prove a graph; what the receipt says of it.
+
+        Raises:
+            BuildError: it holds what it may not, or a backend refuses it.
+            GateMissedError: it does not compute what PyTorch does.
+        """
+        model = onnx.shape_inference.infer_shapes(onnx.load(str(path)))
+        census = assert_census(model, precision)
+        facts = {"sampler": sampler, "census": census.to_json(), "precisions": precision_map(model)}
+        return {**facts, "parity": self._proven(path, precision, backends)}
 
     def _proven(self, path: Path, precision: Precision, backends: Sequence[Backend]) -> dict[str, Any]:
         """Run a graph on every backend and compare; the first decides what stands at the record's top.
@@ -228,12 +253,6 @@ class Workshop:
             yield
         finally:
             self.seconds[kind] = self.seconds.get(kind, 0.0) + time.perf_counter() - start_s
-
-
-def _facts(model: onnx.ModelProto, sampler: SamplerKind, max_opset: int) -> dict[str, Any]:
-    """Sampler, census and precisions of a graph with inferred shapes, for the receipt."""
-    census = assert_census(model, max_opset=max_opset)
-    return {"sampler": sampler, "census": census.to_json(), "precisions": precision_map(model)}
 
 
 def islands_record(islands: Sequence[Island], level: Level, photographs: Sequence[str]) -> dict[str, Any]:

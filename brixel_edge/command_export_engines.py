@@ -1,0 +1,66 @@
+"""TensorRT engines for brixel-export: built by the export side, run by the runtimes."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from brixel_edge.errors import BackendMissing
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from brixel_edge.engine_report import EngineKind
+    from brixel_edge.export.engine_settings import EngineSettings
+    from brixel_edge.spec import ModelSpec, Precision
+
+# Of an engine's report, what differs from build to build; it stays in the file beside the plan.
+_MEASURED = ("build_s", "peak_host_bytes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorRtMaker:
+    """Builds engines of one kind, and runs them where this machine can.
+
+    Attributes:
+        kind: TensorRT or TensorRT-RTX.
+        spec: of the model.
+        settings: of the builder.
+        earlier: directory of an earlier export, whose timing caches are used again.
+    """
+
+    kind: EngineKind
+    spec: ModelSpec
+    settings: EngineSettings
+    earlier: Path | None = None
+
+    def make(self, graph: Path, precision: Precision, out: Path) -> tuple[Path, dict[str, Any]]:
+        """See `brixel_edge.export.workshop.EngineMaker.make`."""
+        from brixel_edge.export.to_engine import engine_from_onnx
+
+        if self.earlier is not None and self.settings.timing_cache_dir is None:
+            for cache in self.earlier.glob("timing.*.cache"):
+                shutil.copy(cache, out / cache.name)
+        built = engine_from_onnx(graph, self.spec, precision=precision, out=out, kind=self.kind, settings=self.settings)
+        report = {key: value for key, value in built.report.to_json().items() if key not in _MEASURED}
+        return built.plan, {"backend": f"{self.kind} {built.report.identity.version}", "graph": graph.name, **report}
+
+    def features(self, engine: Path, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.floating]] | None:
+        """See `brixel_edge.export.workshop.EngineMaker.features`."""
+        from brixel_edge.runtimes.trt import open_trt
+
+        try:
+            runtime = open_trt(engine, self.spec)
+        except BackendMissing:
+            # Only TensorRT-RTX gets so far without a GPU: it builds ahead of time.
+            if self.kind == "trt-rtx":
+                return None
+            raise
+        try:
+            return [runtime.infer(image)["features"] for image in images]
+        finally:
+            runtime.close()
