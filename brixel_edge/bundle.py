@@ -24,6 +24,7 @@ from brixel_edge.spec import ModelSpec
 
 MANIFEST_NAME = "model.json"
 FAILURE_NAME = "failed.json"
+ORT_INT8_NAME = "graph.int8.ort.onnx"
 DEFAULT_MODEL = Path(__file__).parent / "default.onnx"
 
 
@@ -58,11 +59,8 @@ class Bundle:
     @property
     def precisions(self) -> list[str]:
         """The precisions that have a graph here."""
-        return [
-            name.split(".")[1]
-            for name in self.manifest["files"]
-            if name.startswith("graph.") and name.endswith(".onnx")
-        ]
+        graphs = [name for name in self.manifest["files"] if name.startswith("graph.") and name.endswith(".onnx")]
+        return list(dict.fromkeys(name.split(".")[1] for name in graphs))
 
     def file(self, name: str) -> Path:
         """Path of a file of the bundle, checked against its recorded sha256.
@@ -114,12 +112,16 @@ class ResolvedModel:
     root: Path | None = None
 
 
-def resolve_model(path: str | Path | None = None, precision: str | None = None) -> ResolvedModel:
+def resolve_model(
+    path: str | Path | None = None, precision: str | None = None, backend: str | None = None
+) -> ResolvedModel:
     """Find the graph behind a model directory, a bare .onnx file, or None for the built-in default.
 
     Args:
         path: model directory or .onnx file; None is the default model of the package.
         precision: which graph of a directory; None takes fp32 if there, else the first.
+        backend: that will run it; ONNX Runtime has an INT8 graph of its own, since it would run the other in floating
+            point.
 
     Raises:
         BundleError: nothing there that is a model.
@@ -130,7 +132,8 @@ def resolve_model(path: str | Path | None = None, precision: str | None = None) 
     if path.is_dir():
         bundle = open_bundle(path)
         chosen = precision or ("fp32" if "fp32" in bundle.precisions else next(iter(bundle.precisions), "fp32"))
-        return ResolvedModel(graph=bundle.file(graph_name(chosen)), spec=bundle.spec, name=path.name, root=path)
+        name = ORT_INT8_NAME if (chosen, backend) == ("int8", "ort") else graph_name(chosen)
+        return ResolvedModel(graph=bundle.file(name), spec=bundle.spec, name=path.name, root=path)
     if not path.exists():
         raise BundleError(f"no model at {path}; give a model directory, an .onnx file of brixel-export, or nothing")
     return ResolvedModel(graph=path, spec=spec_from_onnx(path), name=path.name)

@@ -147,7 +147,8 @@ def open_model(
     """
     check_fit(fit)
     settings = RuntimeSettings(threads=threads, openvino_precision=openvino_precision)
-    return open_resolved(resolve_model(path, precision), choose_backend(backend), fit, settings)
+    chosen = choose_backend(backend)
+    return open_resolved(resolve_model(path, precision, chosen), chosen, fit, settings)
 
 
 def open_resolved(resolved: ResolvedModel, backend: str, fit: Fit, settings: RuntimeSettings) -> Model:

@@ -126,8 +126,8 @@ class StreamRun:
     def _open_model(self) -> Model:
         options = self._options
         settings = RuntimeSettings(threads=options.threads, openvino_precision=options.openvino_precision)
-        resolved = resolve_model(options.model, options.precision)
         backend = choose_backend(options.backend)
+        resolved = resolve_model(options.model, options.precision, backend)
         if options.budget_bytes is not None:
             self._check_plan(resolved, backend, options.budget_bytes)
         return open_resolved(resolved, backend, options.fit, settings)
