@@ -23,7 +23,7 @@ def spec(height: int = 32, width: int = 48, trained: bool = True, channels: str 
         dim=DIM,
         tap_layers=(0,),
         adapter="none",
-        image=ImageSpec(height=height, width=width, mean=(0.25, 0.5, 0.75), std=(1.0, 1.0, 1.0), channels=channels),
+        image=ImageSpec(height=height, width=width, mean=(0.0, 0.5, 0.75), std=(1.0, 1.0, 1.0), channels=channels),
         grid=(height // CELL_PX, width // CELL_PX),
         licence="none",
         trained=trained,
