@@ -48,7 +48,6 @@ TEACHERS = {"last": (3, 6, 9, 11), "early": (1, 3, 4, 5)}
 LAYERS = sorted({layer for taps in TEACHERS.values() for layer in taps})
 
 BATCH = 8
-LEARNING_RATE = 1e-3
 WARM_UP = 0.1  # part of the steps, at a tenth of the rate; then cosine to zero
 
 
@@ -66,6 +65,7 @@ class Row:
         spectral: weight of the spectral term.
         mask: of the spectral term, `high` or `authors`.
         seed: of the refiner's weights.
+        rate: of learning, after the warm-up.
     """
 
     adapter: str = "conv"
@@ -77,6 +77,7 @@ class Row:
     spectral: float = 0.0
     mask: str = "high"
     seed: int = 0
+    rate: float = 1e-3
 
 
 def row_from_text(text: str) -> Row:
@@ -206,12 +207,12 @@ def train(refiner: nn.Module, views: Views, row: Row) -> float:
     """Seconds of `row.steps` steps."""
     torch.manual_seed(row.seed)  # stochastic depth of the paper's adapter
     settings = LossSettings(edge_norm=row.edge_norm, spectral=row.spectral, spectral_mask=row.mask)
-    optimizer = torch.optim.Adam(refiner.parameters(), lr=LEARNING_RATE)
+    optimizer = torch.optim.Adam(refiner.parameters(), lr=row.rate)
     start, warm = time.perf_counter(), int(WARM_UP * row.steps)
     refiner.train()
     for step, indices in enumerate(tqdm(views.batches(row.steps), total=row.steps, mininterval=5)):
         phase = (step - warm) / (row.steps - warm)
-        optimizer.param_groups[0]["lr"] = LEARNING_RATE * (0.1 if step < warm else 0.5 * (1 + np.cos(np.pi * phase)))
+        optimizer.param_groups[0]["lr"] = row.rate * (0.1 if step < warm else 0.5 * (1 + np.cos(np.pi * phase)))
         image, taps, target = views.read(indices)
         with torch.autocast("cpu", torch.bfloat16):
             student = refiner(image, taps)
@@ -276,8 +277,9 @@ HEADER = (
 def losses_text(record: dict) -> str:
     """`L1 + edge`, and what differs from the paper's reading."""
     edge = "edge" if record["edge_norm"] == "l1" else "edge squared"
+    rate = f", rate {record['rate']:g}" if record.get("rate", 1e-3) != 1e-3 else ""
     spectral = f" + {record['spectral']:g} spectral ({record['mask']})" if record["spectral"] else ""
-    return f"L1 + {edge}{spectral}"
+    return f"L1 + {edge}{spectral}{rate}"
 
 
 def table(records: list[dict]) -> str:

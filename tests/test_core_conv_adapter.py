@@ -14,7 +14,7 @@ from torch import nn
 
 from brixel_edge.backbone import load_backbone
 from brixel_edge.backbone_specs import BACKBONES
-from brixel_edge.conv_adapter import ConvRefiner, ConvSettings
+from brixel_edge.conv_adapter import ConvRefiner, ConvSettings, dct_filters
 from brixel_edge.errors import BundleError, SpecError
 from brixel_edge.export.census import census_of
 from brixel_edge.export.fuse import FusedModel, folded, spec_from_student
@@ -200,6 +200,33 @@ def test_an_untrained_refiner_starts_near_the_bilinear_map(monkeypatch):
         bilinear = nn.functional.interpolate(base, scale_factor=4, mode="bilinear", align_corners=False)
         distance = (load_student(backbone, "random", "conv")(image) - bilinear).norm() / bilinear.norm()
     assert 0.01 < distance < 0.5
+
+
+def test_features_are_learnt_in_units_of_the_final_norm(monkeypatch, tmp_path):
+    """A backbone whose features are 5 times as large gets corrections 5 times as large; a file brings its own unit."""
+    backbone = small_backbone(monkeypatch, 16)
+    image, maps = torch.randn(1, 3, 32, 32), [torch.randn(1, 64, 2, 2)] * 4
+    base = nn.functional.interpolate(maps[-1], scale_factor=4, mode="bilinear", align_corners=False)
+    small = load_student(backbone, "random", "conv", conv=SMALL)
+    backbone.vit.norm.weight.fill_(-5)
+    large = load_student(backbone, "random", "conv", conv=SMALL)
+    with torch.no_grad():
+        residuals = [(student.refiner(image, maps) - base) for student in (small, large)]
+    assert torch.allclose(residuals[1], 5 * residuals[0], atol=1e-5)
+    save_adapter(tmp_path / "a.safetensors", small.refiner, adapter_metadata(small))
+    with torch.no_grad():
+        loaded = load_student(backbone, tmp_path / "a.safetensors", "conv").refiner(image, maps) - base
+    assert torch.allclose(loaded, residuals[0], atol=1e-6)
+
+
+def test_first_filters_of_the_frame_are_orthonormal_cosines():
+    filters = dct_filters(8, 48)
+    flat = filters.flatten(1)
+    assert filters.shape == (48, 3, 8, 8)
+    assert torch.allclose(flat @ flat.T, torch.eye(48), atol=1e-5)
+    assert torch.allclose(filters[0], torch.full((3, 8, 8), 1 / 192**0.5))  # the mean of all 192 values
+    grey = torch.rand(1, 8, 8).expand(3, 8, 8)
+    assert (filters[24:] * grey).sum((1, 2, 3)).abs().max() < 1e-5  # the second half is colour
 
 
 @pytest.mark.parametrize("settings", [SMALL, FULL], ids=["view", "frame"])
