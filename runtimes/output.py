@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from brixel_edge.pca import PcaColours
 from brixel_edge.runtimes.model import Model
 from brixel_edge.runtimes.picture import Caption, Painter
 from brixel_edge.runtimes.recorder import Recorder, open_recorder
@@ -25,7 +26,7 @@ class Output:
 
     def __init__(self, model: Model, window: Window | None, recorder: Recorder | None) -> None:
         self._window, self._recorder = window, recorder
-        self._painter = Painter()
+        self._painter: Painter | None = None
         h, w = model.spec.grid
         self._facts = f"{model.name}  {h}x{w}x{model.spec.dim}  {model.backend}"
         self._notice = None if model.spec.trained else UNTRAINED_NOTICE
@@ -53,6 +54,9 @@ class Output:
     def put(self, result: StreamResult, second: SecondLine) -> None:
         """Paint one result and hand the picture on."""
         speed = f"  {second.fps:.1f} fps  {result.times.infer_s * 1e3:.0f} ms" if second.fps else ""
+        if self._painter is None:
+            # Images have little in common with the one before; frames have much.
+            self._painter = Painter(PcaColours(refresh_every=1) if result.name else PcaColours())
         picture = self._painter(result.features, Caption(facts=self._facts + speed, notice=self._notice))
         if self._window is not None and self._window.is_open:
             self._window.show(picture)

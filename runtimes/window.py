@@ -50,7 +50,7 @@ class OpenCvWindow:
         self._title = title
         self._has_picture = False
         self.is_open = True
-        cv2.namedWindow(title, cv2.WINDOW_AUTOSIZE)
+        cv2.namedWindow(title, cv2.WINDOW_AUTOSIZE | cv2.WINDOW_GUI_NORMAL)
 
     def show(self, picture: NDArray[np.uint8]) -> None:
         """Show a picture."""
