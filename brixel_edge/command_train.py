@@ -17,6 +17,7 @@ from brixel_edge.errors import BackendMissing, SpecError
 from brixel_edge.spec import UNTRAINED_NOTICE, parse_size
 
 if TYPE_CHECKING:
+    from brixel_edge.conv_adapter import ConvSettings
     from brixel_edge.train_settings import TrainSettings
 
 PROGRAM = "brixel-train"
@@ -67,6 +68,9 @@ def _add_model_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--adapter", choices=("brixel", "conv"), default="brixel", help="what is trained (default brixel)"
     )
+    group.add_argument("--conv-width", type=int, metavar="C", help="of --adapter conv: channels at 1/8 and 1/4")
+    group.add_argument("--full-frame", action="store_true",
+                       help="of --adapter conv: its input is the frame at four times the backbone's view")  # fmt: skip
     group.add_argument(
         "--export-official", metavar="FILE", type=Path, help="also write a .pth under the authors' key names"
     )
@@ -147,6 +151,7 @@ def settings_from_arguments(arguments: argparse.Namespace) -> TrainSettings:
         backbone_weights=arguments.backbone_weights or RANDOM,
         tap_layers=_parse_layers(arguments.tap_layers),
         adapter=arguments.adapter,
+        conv=_conv_settings(arguments),
         views=ViewSettings(
             sizes=tuple(parse_size(text) for text in arguments.size.split(",")),
             crops=arguments.crops,
@@ -183,6 +188,15 @@ def settings_from_arguments(arguments: argparse.Namespace) -> TrainSettings:
         is_resumed=arguments.resume,
         export_official=arguments.export_official,
     )
+
+
+def _conv_settings(arguments: argparse.Namespace) -> ConvSettings | None:
+    from brixel_edge.conv_adapter import ConvSettings
+
+    given: dict[str, Any] = {"width": arguments.conv_width} if arguments.conv_width is not None else {}
+    if arguments.full_frame:
+        given["full_frame"] = True
+    return ConvSettings(**given) if given else None
 
 
 def _parse_layers(text: str | None) -> tuple[int, ...] | None:

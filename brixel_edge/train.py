@@ -20,6 +20,7 @@ from brixel_edge.checkpoints import checkpoint_files, last_checkpoint, save_chec
 from brixel_edge.distributed import Processes, joined_processes
 from brixel_edge.errors import BundleError, SpecError, TrainingError
 from brixel_edge.photograph_index import Progress
+from brixel_edge.student import adapter_metadata
 from brixel_edge.train_data import Batch, Position, prefetched
 from brixel_edge.train_results import RunLog, tool_versions, write_adapter, write_record
 from brixel_edge.train_settings import EVALUATIONS, TrainSettings, differing, learning_rate_at
@@ -261,9 +262,7 @@ class _Trainer:
     def _metadata(self) -> dict[str, Any]:
         backbone = self._run.distiller.backbone
         return {
-            "adapter": self._settings.adapter,
-            "dim": backbone.spec.width,
-            "tap_layers": list(backbone.spec.tap_layers),
+            **adapter_metadata(self._run.distiller.student),
             "patch_px": backbone.spec.patch_px,
             "trained": backbone.trained,
             "backbone": self._settings.backbone,

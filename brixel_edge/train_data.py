@@ -39,7 +39,7 @@ class Sample:
 
     Attributes:
         name: for messages.
-        student: (H, W, 3) uint8 RGB.
+        student: (H, W, 3) uint8 RGB, or (4H, 4W, 3) for a student that takes the full frame.
         teacher: (4H, 4W, 3) uint8 RGB; None where the cache had its map.
         target: (D, h, w) fp16 from the cache, or None.
         cache_key: where the map is to be kept, or None.
@@ -58,7 +58,7 @@ class Batch:
 
     Attributes:
         names: of the photographs.
-        student: (B, H, W, 3) uint8 RGB.
+        student: (B, H, W, 3) uint8 RGB, or (B, 4H, 4W, 3) of the full frame.
         teacher: (M, 4H, 4W, 3) uint8 RGB, of those photographs only whose map is not cached; None where all are.
         samples: of which it is made.
         after: position of the next batch.
@@ -78,10 +78,12 @@ class SampleMaker:
     Attributes:
         views: of the run.
         cache: of the teacher's maps, or None.
+        student_scale: 4 for a student that takes the full frame and makes the backbone's view itself.
     """
 
     views: ViewSettings
     cache: TeacherCache | None = None
+    student_scale: int = 1
 
     def sample(self, data: bytes, name: str, size: Size, key: Sequence[int]) -> Sample:
         """Decode a photograph.
@@ -99,13 +101,15 @@ class SampleMaker:
         is_mirrored = random is not None and self.views.flips and random.random() < 0.5
         cache_key = None
         if self.cache is not None:
-            cache_key = self.cache.key(data, f"{size[0]}x{size[1]} centre mirrored={is_mirrored}")
+            view = f"{size[0]}x{size[1]} centre mirrored={is_mirrored} student x{self.student_scale}"
+            cache_key = self.cache.key(data, view)
             if (hit := self.cache.get(cache_key)) is not None:
                 return Sample(name=name, student=hit.student, teacher=None, target=hit.target, cache_key=cache_key)
         height, width = teacher_size(size)
         view = photograph_view(data, height, width, lambda h, w: crop_box(h, w, size, self.views, random))
         view = view[:, ::-1] if is_mirrored else view
-        return Sample(name=name, student=resize_image(view, *size), teacher=view, cache_key=cache_key)
+        student = resize_image(view, self.student_scale * size[0], self.student_scale * size[1])
+        return Sample(name=name, student=student, teacher=view, cache_key=cache_key)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from brixel_edge.conv_adapter import ConvSettings
 from brixel_edge.errors import SpecError
 from brixel_edge.losses import LossSettings
 from brixel_edge.spec import AdapterKind
@@ -39,6 +40,7 @@ class TrainSettings:
         backbone_weights: file, `pretrained` or `random`.
         tap_layers: blocks that the adapter reads; None takes the table's.
         adapter: kind of refiner.
+        conv: settings of the kind `conv`; None for its defaults.
         views: sizes and augmentation.
         losses: weights and readings of the terms.
         batch: photographs a step, over all processes (authors: 16).
@@ -72,6 +74,7 @@ class TrainSettings:
     backbone_weights: str
     tap_layers: tuple[int, ...] | None = None
     adapter: AdapterKind = "brixel"
+    conv: ConvSettings | None = None
     views: ViewSettings = field(default_factory=ViewSettings)
     losses: LossSettings = field(default_factory=LossSettings)
     batch: int = 16
@@ -112,8 +115,13 @@ class TrainSettings:
         _check_choice("device", self.device, get_args(DeviceKind))
         _check_choice("precision", self.precision, get_args(Arithmetic))
         _check_choice("teacher_precision", self.teacher_precision, get_args(Arithmetic))
+        self._check_combinations()
+
+    def _check_combinations(self) -> None:
         if self.adapter == "none":
-            raise SpecError("adapter 'none' has nothing to train; use brixel")
+            raise SpecError("adapter 'none' has nothing to train; use brixel or conv")
+        if self.conv is not None and self.adapter != "conv":
+            raise SpecError(f"--conv-width and --full-frame are for --adapter conv, this is {self.adapter}")
         if self.export_official is not None and self.adapter != "brixel":
             raise SpecError(f"--export-official is for the paper's adapter, this is {self.adapter!r}; leave it out")
         if self.cache is not None and self.views.crops == "random":
@@ -129,7 +137,18 @@ class TrainSettings:
         """What decides the weights that come out, as plain JSON values: settings, data and backbone by hash."""
         record = self.to_json()
         length = {name: record[name] for name in ("epochs", "steps", "warmup_steps")}
-        kept = ("tap_layers", "adapter", "views", "losses", "batch", "learning_rate", "schedule", "drop_path", "seed")
+        kept = (
+            "tap_layers",
+            "adapter",
+            "conv",
+            "views",
+            "losses",
+            "batch",
+            "learning_rate",
+            "schedule",
+            "drop_path",
+            "seed",
+        )
         defining = {name: record[name] for name in (*kept, "precision", "teacher_precision", "teacher_batch")}
         if self.schedule == "cosine":  # under a constant rate a run may be made longer
             defining["length"] = length

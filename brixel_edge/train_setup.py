@@ -94,13 +94,15 @@ def run_from_settings(
     )
     backbone_hash = weights_hash(backbone)
     student = _student(settings, backbone, processes, place)
-    grids = [student.grid(*size) for size in settings.views.sizes]
-    data, facts = _training_data(settings, processes, backbone, _cache(settings, backbone_hash, arithmetics), progress)
+    scale = student.view_scale
+    grids = [student.grid(scale * height, scale * width) for height, width in settings.views.sizes]
+    maker = SampleMaker(views=settings.views, cache=_cache(settings, backbone_hash, arithmetics), student_scale=scale)
+    data, facts = _training_data(settings, processes, maker, progress)
     if settings.cache is not None:
-        _check_cache(settings, data, backbone, grids)
+        _check_cache(settings, data, backbone.spec.width, grids, scale)
     total, warmup = _lengths(settings, data)
-    validator, val_facts = _validator(settings, processes, progress)
-    distiller = _distiller(settings, student, processes, arithmetics, _cache(settings, backbone_hash, arithmetics))
+    validator, val_facts = _validator(settings, processes, scale, progress)
+    distiller = _distiller(settings, student, processes, arithmetics, maker.cache)
     return Run(
         settings=settings,
         processes=processes,
@@ -135,7 +137,7 @@ def _arithmetics(settings: TrainSettings, device: torch.device) -> Arithmetics:
 
 def _student(settings: TrainSettings, backbone: Backbone, processes: Processes, device: torch.device) -> Student:
     spec = backbone.spec
-    refiner = build_refiner(spec.width, len(spec.tap_layers), settings.adapter, settings.seed)
+    refiner = build_refiner(spec.width, len(spec.tap_layers), settings.adapter, settings.seed, settings.conv)
     assert refiner is not None
     plan_drop_paths(refiner, settings.drop_path)
     scale_momentum(refiner, settings.batch)
@@ -150,14 +152,9 @@ def _cache(settings: TrainSettings, backbone_hash: str, arithmetics: Arithmetics
 
 
 def _training_data(
-    settings: TrainSettings,
-    processes: Processes,
-    backbone: Backbone,
-    cache: TeacherCache | None,
-    progress: Progress | None,
+    settings: TrainSettings, processes: Processes, maker: SampleMaker, progress: Progress | None
 ) -> tuple[IndexedData | StreamedData, dict[str, Any]]:
     sources = resolve_sources(settings.data)
-    maker = SampleMaker(views=settings.views, cache=cache)
     rank, world, seed = processes.rank, processes.world, settings.seed
     if sources.streams:
         _check_streamed(settings, world)
@@ -195,13 +192,13 @@ def _check_streamed(settings: TrainSettings, world: int) -> None:
 
 
 def _check_cache(
-    settings: TrainSettings, data: IndexedData | StreamedData, backbone: Backbone, grids: list[tuple[int, int]]
+    settings: TrainSettings, data: IndexedData | StreamedData, dim: int, grids: list[tuple[int, int]], scale: int
 ) -> None:
     assert isinstance(data, IndexedData) and settings.cache is not None
     versions = 2 if settings.views.flips else 1
     needed = sum(
-        int(count) * versions * entry_bytes(backbone.spec.width, size, grid)
-        for count, size, grid in zip(data.eligible.sum(0), settings.views.sizes, grids, strict=True)
+        int(count) * versions * entry_bytes(dim, (scale * height, scale * width), grid)
+        for count, (height, width), grid in zip(data.eligible.sum(0), settings.views.sizes, grids, strict=True)
     )
     check_cache_fits(settings.cache, needed, settings.cache_budget_bytes)
 
@@ -218,7 +215,7 @@ def _lengths(settings: TrainSettings, data: IndexedData | StreamedData) -> tuple
 
 
 def _validator(
-    settings: TrainSettings, processes: Processes, progress: Progress | None
+    settings: TrainSettings, processes: Processes, scale: int, progress: Progress | None
 ) -> tuple[Validator, dict[str, Any]]:
     sources = resolve_sources(settings.val)
     if sources.streams:
@@ -227,7 +224,7 @@ def _validator(
     views = ViewSettings(sizes=settings.views.sizes[:1], max_upscale=settings.views.max_upscale)
     share = max(1, settings.batch // processes.world)
     plans = validation_plans(
-        index, SampleMaker(views=views), batch=share, limit=settings.val_limit,
+        index, SampleMaker(views=views, student_scale=scale), batch=share, limit=settings.val_limit,
         rank=processes.rank, world=processes.world,
     )  # fmt: skip
     validator = Validator(plans, settings.losses, processes, workers=settings.workers, depth=min(2, settings.prefetch))

@@ -6,6 +6,7 @@ Knows no files and no epochs. The teacher is the student's own frozen backbone o
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from brixel_edge.adapter import DropPath
 from brixel_edge.backbone import Backbone
+from brixel_edge.block_attention import BlockAttention
 from brixel_edge.distributed import Processes
 from brixel_edge.losses import LossSettings, distillation_loss
 from brixel_edge.student import Student
@@ -133,7 +135,10 @@ class Distiller:
         """(B, 4H, 4W, 3) uint8 RGB -> the backbone's own map of it, (B, D, 4h, 4w) fp32."""
         chunk = self._teacher_batch or len(pixels)
         maps = []
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._arithmetics.is_teacher_bf16):
+        is_bf16 = self._arithmetics.is_teacher_bf16
+        is_blocked = is_bf16 and self.device.type == "cpu" and self._teacher is self.backbone
+        blocks = BlockAttention() if is_blocked else nullcontext()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=is_bf16), blocks:
             for start in range(0, len(pixels), chunk):
                 maps.append(self._teacher(self.normalised(pixels[start : start + chunk]))[-1].float())
         return torch.cat(maps)

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from brixel_edge.distributed import Processes
 from brixel_edge.losses import LossSettings, distillation_loss, edge_loss, l1_loss, principal_directions
+from brixel_edge.student import backbone_view
 from brixel_edge.train_data import Batch, LoadPlan, Sample, prefetched
 from brixel_edge.train_step import Distiller
 
@@ -97,7 +98,7 @@ def candidate_maps(distiller: Distiller, batch: Batch, size: tuple[int, int]) ->
     """The baseline's and the student's maps of a batch, (B, D, h, w) fp32, h x w being `size`; one backbone pass."""
     image = distiller.normalised(batch.student)
     with distiller.student_arithmetic():
-        maps = distiller.backbone(image)
+        maps = distiller.backbone(backbone_view(image, distiller.student.view_scale))
         assert distiller.student.refiner is not None
         student = distiller.student.refiner(image, maps).float()
     return functional.interpolate(maps[-1].float(), size=size, mode="bilinear", align_corners=False), student

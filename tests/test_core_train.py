@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from brixel_edge import checkpoints, train_results
 from brixel_edge.backbone import load_backbone
 from brixel_edge.backbone_specs import BACKBONES, BackboneSpec
+from brixel_edge.conv_adapter import ConvSettings
 from brixel_edge.errors import BackendMissing, BundleError, DataError, SpecError, TrainingError
 from brixel_edge.losses import LossSettings
 from brixel_edge.student import load_student
@@ -527,3 +528,13 @@ def test_each_loss_term_can_be_left_out(settings):
     losses = LossSettings(edge=0.0, spectral=0.0)
     train(dataclasses.replace(settings, losses=losses, steps=2, eval_every=2))
     assert set(read_curve(settings.out / "losses.csv")[0]) == {"step", "learning_rate", "total", "l1"}
+
+
+@pytest.mark.parametrize("full_frame", [False, True])
+def test_the_conv_adapter_is_trained_and_loads(settings, full_frame, tmp_path):
+    conv = ConvSettings(width=32, full_frame=full_frame)
+    cached = dict(cache=tmp_path / "maps", cache_budget_bytes=2**30)
+    record = train(dataclasses.replace(settings, adapter="conv", conv=conv, steps=4, eval_every=4, **cached))
+    student = load_student(load_backbone("tiny"), settings.out / "adapter.safetensors", "conv")
+    image = torch.zeros(1, 3, 128, 128) if full_frame else torch.zeros(1, 3, 32, 32)
+    assert student(image).shape == (1, 32, 8, 8) and np.isfinite(record["best"]["student"]["total"])
