@@ -103,7 +103,7 @@ def load_proof(path: Path) -> Proof:
         BundleError: no such file, or not one that this release reads.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             version = int(stored["version"])
             if version != PROOF_VERSION:
                 raise BundleError(f"{path} has version {version}, this release reads {PROOF_VERSION}; export again")

@@ -10,10 +10,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 import onnx
-from onnx import TensorProto
 
 from brixel_edge.errors import BuildError
-from brixel_edge.export.graph_walk import element_types
 from brixel_edge.spec import Precision
 
 MIN_OPSET = 17
@@ -29,17 +27,6 @@ FORBIDDEN = frozenset(
 
 # What exporters make of a LayerNorm before opset 17. Squares of a ViT's residual stream exceed fp16's 65504.
 NORM_PARTS = frozenset({"ReduceMean", "Pow", "Sqrt"})
-
-_TYPE_NAMES: dict[int, str] = {
-    TensorProto.FLOAT: "fp32",
-    TensorProto.FLOAT16: "fp16",
-    TensorProto.BFLOAT16: "bf16",
-    TensorProto.INT8: "int8",
-    TensorProto.UINT8: "uint8",
-    TensorProto.INT32: "int32",
-    TensorProto.INT64: "int64",
-    TensorProto.BOOL: "bool",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,20 +66,6 @@ def census_of(model: onnx.ModelProto) -> Census:
             count *= size
         parameters += count
     return Census(ops=dict(ops), opset=opset, parameters=parameters, nodes=len(model.graph.node))
-
-
-def precision_map(model: onnx.ModelProto) -> dict[str, dict[str, int]]:
-    """What each operator computes in: operator -> element type of its first output -> nodes.
-
-    Args:
-        model: with inferred shapes.
-    """
-    types = element_types(model)
-    counts: dict[str, Counter[str]] = {}
-    for node in model.graph.node:
-        kind = _TYPE_NAMES.get(types.get(node.output[0], 0), "other")
-        counts.setdefault(node.op_type, Counter())[kind] += 1
-    return {op: dict(sorted(kinds.items())) for op, kinds in sorted(counts.items())}
 
 
 def assert_census(model: onnx.ModelProto, precision: Precision = "fp32") -> Census:

@@ -87,6 +87,14 @@ class GraphFacts:
         return dict(Counter(node.dtype for node in self.nodes if node.operator not in _NO_ARITHMETIC))
 
     @cached_property
+    def operator_types(self) -> dict[str, dict[str, int]]:
+        """What each operator computes in: operator -> type of its first output -> nodes."""
+        counts: dict[str, Counter[str]] = {}
+        for node in self.nodes:
+            counts.setdefault(node.operator, Counter())[node.dtype] += 1
+        return {operator: dict(sorted(kinds.items())) for operator, kinds in sorted(counts.items())}
+
+    @cached_property
     def precisions(self) -> tuple[Precision, ...]:
         """The precisions that this graph may be called by; two only if it computes in fp16 and in bf16."""
         if self.op_counts.get("QuantizeLinear", 0) + self.op_counts.get("DequantizeLinear", 0):
@@ -230,6 +238,8 @@ def _output_type(node: _Node, types: dict[str, str]) -> str:
         return inputs[2] if len(inputs) > 2 else "uint8"
     if node.operator == "DequantizeLinear":
         return inputs[1] if len(inputs) > 1 else "fp32"
+    if node.operator == "MatMulIntegerToFloat":  # ONNX Runtime's: integers and their scales in, numbers out
+        return inputs[2]
     if node.operator == "ConstantOfShape":
         return "fp32"
     if node.operator == "Where":

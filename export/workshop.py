@@ -23,7 +23,8 @@ from brixel_edge.bundle import graph_name
 from brixel_edge.deformable import SamplerKind
 from brixel_edge.errors import BrixelError, BuildError, ParityError
 from brixel_edge.export.backends import Backend, Features, default_backends
-from brixel_edge.export.census import assert_census, precision_map
+from brixel_edge.export.census import assert_census
+from brixel_edge.export.engine_graph import graph_facts
 from brixel_edge.export.fuse import FusedModel
 from brixel_edge.export.islands import Half, Island, Level, find_islands
 from brixel_edge.export.plans import GateMissedError, Plan
@@ -221,7 +222,7 @@ class Workshop:
         """
         model = onnx.shape_inference.infer_shapes(onnx.load(str(path)))
         census = assert_census(model, precision)
-        facts = {"sampler": sampler, "census": census.to_json(), "precisions": precision_map(model)}
+        facts = {"sampler": sampler, "census": census.to_json(), "precisions": graph_facts(path).operator_types}
         return {**facts, "parity": self._proven(path, precision, backends)}
 
     def _proven(self, path: Path, precision: Precision, backends: Sequence[Backend]) -> dict[str, Any]:
