@@ -321,6 +321,23 @@ def test_sizes_crops_and_flips_mix_in_one_run(settings):
     assert record["step"] == 8 and np.isfinite(record["best"]["student"]["total"])
 
 
+FAMILIES = {"siglip2": "vit_base_patch16_siglip_256.v2_webli", "pe": "vit_pe_spatial_base_patch16_512"}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_other_families_of_backbones(settings, family, monkeypatch):
+    monkeypatch.setitem(BACKBONES, family, BackboneSpec(**dict(TINY, timm_name=FAMILIES[family])))
+    record = train(dataclasses.replace(settings, backbone=family, steps=1, eval_every=1, warmup_steps=0))
+    assert np.isfinite(record["best"]["student"]["total"])
+
+
+def test_a_teacher_in_bf16_gives_nearly_the_same_losses(settings, uninterrupted):
+    train(dataclasses.replace(settings, teacher_precision="bf16", steps=3, eval_every=3))
+    ours, theirs = (read_curve(run.out / "losses.csv")[:2] for run in (settings, uninterrupted[0]))
+    assert ours[0]["total"] != theirs[0]["total"]
+    assert [row["total"] for row in ours] == pytest.approx([row["total"] for row in theirs], rel=0.02)
+
+
 def test_patch_14(settings):
     views = ViewSettings(sizes=((28, 28),))
     train(dataclasses.replace(settings, backbone="tiny14", views=views, steps=2, eval_every=2))
