@@ -233,3 +233,20 @@ def test_the_generator_goes_over_a_folder_and_closes_all(graph, photograph, tmp_
 def test_a_source_that_is_not_there_is_said_before_the_model_is_loaded(tmp_path):
     with pytest.raises(BundleError, match="source 'nothing' is not there"):
         next(stream(tmp_path / "neither.onnx", source="nothing"))
+
+
+def test_a_model_that_does_not_open_lets_the_source_go(tmp_path, monkeypatch):
+    from brixel_edge.runtimes.engine_thread import EngineThread
+
+    source = ListSource([])
+    monkeypatch.setattr(stream_module, "open_source", lambda *_: source)
+    with pytest.raises(BundleError, match="no model at"):
+        next(stream(tmp_path / "nothing.onnx", source="list"))
+    assert source.closed
+
+    other = ListSource([])
+    engine = EngineThread(lambda: open_model(tmp_path / "nothing.onnx"), lambda: other, None)
+    engine.stop(timeout_s=10)
+    assert isinstance(engine.error, BundleError)
+    assert engine.is_over
+    assert other.closed
