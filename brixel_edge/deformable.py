@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 # Materialised is gridsample whose samples the exported graph also gives as outputs, so that no builder can fuse the
-# sampling with what reads it (reported wrong for TensorRT 10.14 and later, NVIDIA/TensorRT #4813). To torch it is the same.
+# sampling with what reads it (wrong in TensorRT 10.14 and later, NVIDIA/TensorRT #4813). To torch it is the same.
 SamplerKind = Literal["gridsample", "gather", "materialised"]
 
 

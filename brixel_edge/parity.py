@@ -75,9 +75,7 @@ def cell_cosines(reference: NDArray[np.floating], candidate: NDArray[np.floating
     return np.divide((a * b).sum(0), lengths, out=np.zeros_like(lengths), where=lengths > 0)
 
 
-def compare(
-    references: Sequence[NDArray[np.floating]], candidates: Sequence[NDArray[np.floating]]
-) -> ParityReport:
+def compare(references: Sequence[NDArray[np.floating]], candidates: Sequence[NDArray[np.floating]]) -> ParityReport:
     """Compare maps of the same images.
 
     Args:
@@ -93,7 +91,13 @@ def compare(
     if not all(np.isfinite(candidate).all() for candidate in candidates):
         nan = float("nan")
         return ParityReport(
-            cosine_mean=nan, cosine_p01=nan, centred_mean=nan, frobenius=nan, max_abs=nan, finite=False, images=len(candidates)
+            cosine_mean=nan,
+            cosine_p01=nan,
+            centred_mean=nan,
+            frobenius=nan,
+            max_abs=nan,
+            finite=False,
+            images=len(candidates),
         )
     mean = np.mean([r.astype(np.float64).mean((0, 2, 3)) for r in references], axis=0)[None, :, None, None]
     cosines = np.concatenate([cell_cosines(r, c) for r, c in zip(references, candidates, strict=True)])
@@ -132,6 +136,6 @@ def check_gate(report: ParityReport, precision: str, what: str) -> None:
     if gate.frobenius is not None:
         bounds += f", error <= {gate.frobenius}"
     raise ParityError(
-        f"{what} differs from PyTorch: cosine mean {report.cosine_mean:.5f}, worst 1 % {report.cosine_p01:.5f}, relative "
-        f"error {report.frobenius:.2e} on {report.images} images; {precision} asks {bounds}"
+        f"{what} differs from PyTorch: cosine mean {report.cosine_mean:.5f}, worst 1 % {report.cosine_p01:.5f}, "
+        f"relative error {report.frobenius:.2e} on {report.images} images; {precision} asks {bounds}"
     )

@@ -261,9 +261,7 @@ def read_adapter(path: Path) -> tuple[State, dict[str, object]]:
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
     if not any(key.startswith(("adapter.", "head.")) for key in state):
-        raise BundleError(
-            f"{path} is no adapter file: it has no adapter.* or head.* keys (found {sorted(state)[:3]})"
-        )
+        raise BundleError(f"{path} is no adapter file: it has no adapter.* or head.* keys (found {sorted(state)[:3]})")
     live = {key: value for key, value in state.items() if not _DEAD_ADAPTER.match(key)}
     if (levels := live.get("adapter.level_embed")) is not None:
         live["adapter.level_embed"] = levels[:1]  # rows 1 and 2 are for the dead 1/16 and 1/32 queries
