@@ -120,6 +120,19 @@ def test_run_commands_do_what_they_say(workshop):
             assert saved.exists(), command
 
 
+def test_readers_of_a_model_directory_answer(workshop):
+    if not (workshop / "vits16.brixel").is_dir():
+        pytest.skip("needs the model that the export commands write")
+    readers = [
+        command for command in commands() if command.split()[0] in ("brixel-inspect", "brixel-verify", "brixel-bench")
+    ]
+    assert len(readers) == 3
+    for command in readers:
+        result = run(command, workshop)
+        assert result.returncode == 0, f"{command}: {result.stderr}"
+        assert "graph.fp32.onnx" in result.stdout
+
+
 def test_make_demo_leaves_its_pictures(workshop):
     assert "make demo" in commands()
     result = run("make demo", workshop)
@@ -155,7 +168,8 @@ def test_make_test_is_the_suite_that_runs_now():
 
 def test_no_other_commands_are_in_readme():
     programs = {command.split()[0] for command in commands()}
-    assert programs <= {"make", "pip", "brixel-export", "brixel-run"}
+    readers = {"brixel-inspect", "brixel-verify", "brixel-bench"}
+    assert programs <= {"make", "pip", "brixel-export", "brixel-run"} | readers
 
 
 class FakeCamera:
