@@ -177,7 +177,7 @@ def write_failure(out: Path, record: dict[str, Any]) -> Path:
     """Leave the report of an export that failed, `failed.json`; an earlier model there stays as it is."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / FAILURE_NAME
-    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return path
 
 
@@ -199,6 +199,6 @@ def write_manifest(root: Path, spec: ModelSpec, sections: dict[str, Any]) -> dic
     }
     manifest = {"manifest_version": RECEIPT_VERSION, "spec": spec.to_json(), "files": files, **sections}
     temporary = root / f".{MANIFEST_NAME}.part"
-    temporary.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    temporary.write_text(json.dumps(manifest, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     temporary.replace(root / MANIFEST_NAME)
     return manifest

@@ -160,10 +160,10 @@ def _add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--workspace", metavar="SIZE", help="scratch memory of a layer, e.g. 512MiB (default: half)")
     group.add_argument("--max-mem", metavar="SIZE", help="refuse an engine that needs more device memory")
     group.add_argument("--timing-cache", metavar="DIR", type=Path, help="folder of timing caches (default: --out's)")
-    group.add_argument("--hardware-compat", choices=("none", "ampere+", "same-cc"), default="none")
-    group.add_argument("--version-compat", action="store_true", help="let later TensorRT releases run the engine")
+    group.add_argument("--hardware-compatibility", choices=("none", "ampere+", "same-cc"), default="none")
+    group.add_argument("--version-compatible", action="store_true", help="let later TensorRT releases run the engine")
     group.add_argument("--dla", metavar="CORE", type=int, help="build for a DLA core, on boards that have one")
-    group.add_argument("--cards", metavar="SM,...", default="86,89,120", help="trt-rtx: cards to build for")
+    group.add_argument("--rtx-sm", metavar="SM,...", default="86,89,120", help="trt-rtx: cards to build for")
 
 
 def request_from_arguments(arguments: argparse.Namespace) -> ExportRequest:
@@ -235,16 +235,16 @@ def _parse_layers(text: str | None) -> tuple[int, ...] | None:
 def _engine_settings(arguments: argparse.Namespace) -> EngineSettings:
     from brixel_edge.export.engine_settings import EngineSettings
 
-    cards = arguments.cards.split(",")
+    cards = arguments.rtx_sm.split(",")
     if not all(card.strip().isdigit() for card in cards):
-        raise SpecError(f"--cards {arguments.cards!r} is not a list of compute capabilities; for instance 86,89,120")
+        raise SpecError(f"--rtx-sm {arguments.rtx_sm!r} is not a list of compute capabilities; for instance 86,89,120")
     return EngineSettings(
         optimization_level=arguments.opt_level,
         workspace_bytes=parse_bytes(arguments.workspace) if arguments.workspace else None,
         max_memory_bytes=parse_bytes(arguments.max_mem) if arguments.max_mem else None,
         timing_cache_dir=arguments.timing_cache,
-        hardware_compatibility=arguments.hardware_compat,
-        is_version_compatible=arguments.version_compat,
+        hardware_compatibility=arguments.hardware_compatibility,
+        is_version_compatible=arguments.version_compatible,
         dla_core=arguments.dla,
         rtx_capabilities=tuple(int(card) for card in cards),
     )

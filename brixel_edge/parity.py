@@ -7,6 +7,7 @@ reference's mean removed. Knows nothing of graphs or backends.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -62,9 +63,12 @@ class ParityReport:
         norm_ok = gate.frobenius is None or self.frobenius <= gate.frobenius
         return self.finite and self.cosine_mean >= gate.cosine_mean and self.cosine_p01 >= gate.cosine_p01 and norm_ok
 
-    def to_json(self) -> dict[str, float | bool | int]:
-        """Plain JSON values."""
-        return dataclasses.asdict(self)
+    def to_json(self) -> dict[str, float | bool | int | None]:
+        """Plain JSON values; JSON has no NaN, so that figures of maps that are not finite are null."""
+        return {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in dataclasses.asdict(self).items()
+        }
 
 
 def cell_cosines(reference: NDArray[np.floating], candidate: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -79,3 +79,28 @@ def mini_images(photograph_paths) -> list[np.ndarray]:
     from brixel_edge.export.photographs import load_images
 
     return load_images(photograph_paths, 64, 96)
+
+
+@pytest.fixture(scope="session")
+def mini_fp16_bundle(tmp_path_factory, mini_student, mini_graph, mini_images) -> Path:
+    """That model as a directory with fp32 and fp16 graphs; copy it before you change it."""
+    import shutil
+
+    from brixel_edge.export.bundle_from_student import Ordered, WeightSources, bundle_from_student
+    from brixel_edge.export.fuse import spec_from_student
+    from brixel_edge.export.workshop import ProofImages
+
+    spec = spec_from_student(mini_student, 64, 96, "brixel", name="vit_mini_dinov3")
+    out = tmp_path_factory.mktemp("mini_fp16") / "m.brixel"
+    bundle_from_student(
+        mini_student,
+        spec,
+        out,
+        images=ProofImages(names=["a", "b"], pixels=mini_images[:2]),
+        ranging=ProofImages(names=["c"], pixels=mini_images[2:3]),
+        sources=WeightSources(),
+        ordered=Ordered(
+            engine="onnx-fp16", precision="fp16", trace=lambda sampler, path: shutil.copy(mini_graph(sampler), path)
+        ),
+    )
+    return out

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import jsonschema
 import numpy as np
 import onnx
 import pytest
@@ -15,6 +16,7 @@ from brixel_edge.export.bundle_from_student import Ordered, WeightSources, bundl
 from brixel_edge.export.fuse import spec_from_student
 from brixel_edge.export.to_half import half_from_float
 from brixel_edge.export.workshop import ProofImages
+from brixel_edge.receipt import SCHEMA_PATH
 
 
 @pytest.fixture
@@ -136,6 +138,8 @@ def test_an_overflow_of_fp16_is_healed_by_bf16(export):
         ("bf16", "measured", "gather", True),
     ]
     assert "NaN or Inf" in receipt["attempts"][0]["error"]
+    assert receipt["attempts"][0]["parity"]["graph.fp16.onnx"]["cosine_mean"] is None  # JSON has no NaN
+    jsonschema.validate(receipt, json.loads(SCHEMA_PATH.read_text(encoding="utf-8")))
     assert bundle.precisions == ["bf16", "fp32"]
     assert receipt["requested"]["precision"] == "fp16"
     assert receipt["requested"]["made"]["precision"] == "bf16"

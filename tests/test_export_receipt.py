@@ -43,8 +43,8 @@ def make(mini_student, mini_graph, mini_images, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def exported(make) -> Path:
-    return make("first")
+def exported(mini_fp16_bundle) -> Path:
+    return mini_fp16_bundle
 
 
 @pytest.fixture
