@@ -235,12 +235,14 @@ def agreement(student: Tensor, teacher: Tensor) -> dict[str, float]:
     }
 
 
-def evaluate(refiner: nn.Module | None, views: Views) -> dict[str, float]:
+def evaluate(refiner: nn.Module | None, views: Views) -> dict[str, object]:
     """On the held-out photographs; the bilinear baseline without a refiner."""
     image, taps, target = views.read(list(range(HELD_OUT)))
     with torch.inference_mode():
         student = refiner.eval()(image, taps) if refiner else resize_map(taps[-1], *target.shape[-2:])
-    return agreement(student, target)
+    photographs = [agreement(a, b) for a, b in zip(student.split(1), target.split(1), strict=True)]
+    by_photograph = {key: [round(values[key], 4) for values in photographs] for key in ("cosine", "edge")}
+    return {**agreement(student, target), "by_photograph": by_photograph}
 
 
 def gflop(row: Row, dim: int, side_px: int) -> float:
