@@ -63,7 +63,6 @@ class Stats:
     Attributes:
         low: per-channel minimum over even and over odd images, (2, C).
         high: per-channel maximum, (2, C).
-        patch_amax: per-channel amax of patch rows alone, (C,); equals the overall one where there is no prefix.
         samples: sampled rows of even and of odd images, two arrays (n, C); empty where rows were not asked for.
         histogram: of |sampled values|, in `_HISTOGRAM_BINS` equal bins from 0 to `top`.
         top: upper end of the histogram.
@@ -71,7 +70,6 @@ class Stats:
 
     low: Array
     high: Array
-    patch_amax: Array
     samples: tuple[Array, Array] = field(repr=False)
     histogram: NDArray[np.int64] = field(repr=False)
     top: float
@@ -173,8 +171,7 @@ def _watched(graph: Graph, tensors: Sequence[Tensor]) -> Graph:
             watched.insert_before(readers[0], *nodes)
         else:
             body.node.extend(nodes)
-        made = ["low", "high", *(["patch"] if tensor.prefix else []), *(["rows"] if tensor.rows else [])]
-        for kind in made:
+        for kind in ("low", "high", *(["rows"] if tensor.rows else [])):
             shape = [None, tensor.channels] if kind == "rows" else [tensor.channels]
             body.output.append(helper.make_tensor_value_info(f"{tensor.name}?{kind}", onnx.TensorProto.FLOAT, shape))
     watched.commit()
@@ -193,11 +190,6 @@ def _watching_nodes(graph: Graph, tensor: Tensor, stem: str) -> list[onnx.NodePr
         rows = f"rows_{tensor.row_count}_{tensor.prefix}"
         nodes.append(helper.make_node("Reshape", [tensor.name, shape], [flat], name=f"{stem}_flat"))
         nodes.append(helper.make_node("Gather", [flat, rows], [f"{tensor.name}?rows"], name=f"{stem}_rows", axis=0))
-    if tensor.prefix:
-        ends = [graph.put(f"{flat}.{n}", np.array([n], np.int64)) for n in (tensor.prefix, tensor.row_count, 0)]
-        nodes.append(helper.make_node("Slice", [flat, *ends], [f"{flat}.patch"], name=f"{stem}_slice"))
-        nodes.append(helper.make_node("Abs", [f"{flat}.patch"], [f"{flat}.abs"], name=f"{stem}_abs"))
-        nodes.append(_reduce(graph, f"{stem}_patch", "ReduceMax", f"{flat}.abs", f"{tensor.name}?patch", [0]))
     return nodes
 
 
@@ -214,7 +206,6 @@ class _Gatherer:
         self.tensor, self.max_rows = tensor, max_rows
         shape = (2, tensor.channels)
         self.low, self.high = np.full(shape, np.inf, np.float32), np.full(shape, -np.inf, np.float32)
-        self.patch = np.zeros(tensor.channels, np.float32)
         self.rows = [np.empty((0, tensor.channels), np.float32) for _ in range(2)]
         self.keys = [np.empty(0) for _ in range(2)]
         self.histogram, self.top = np.zeros(_HISTOGRAM_BINS, np.int64), 0.0
@@ -225,8 +216,6 @@ class _Gatherer:
         _require_finite(np.concatenate([low, high]), f"tensor {name}", position)
         np.minimum(self.low[half], low, out=self.low[half])
         np.maximum(self.high[half], high, out=self.high[half])
-        if self.tensor.prefix:
-            np.maximum(self.patch, outputs[f"{name}?patch"], out=self.patch)
         if self.tensor.rows and keys is not None:
             rows = outputs[f"{name}?rows"]
             _require_finite(rows, f"tensor {name}", position)
@@ -255,8 +244,6 @@ class _Gatherer:
     def result(self) -> Stats:
         if not np.isfinite(self.low).all():
             raise BuildError("observing needs at least two frames; give more calibration frames")
-        amax = np.maximum(np.abs(self.low), np.abs(self.high)).max(0)
         return Stats(
-            low=self.low, high=self.high, patch_amax=self.patch if self.tensor.prefix else amax,
-            samples=(self.rows[0], self.rows[1]), histogram=self.histogram, top=self.top,
-        )  # fmt: skip
+            low=self.low, high=self.high, samples=(self.rows[0], self.rows[1]), histogram=self.histogram, top=self.top
+        )

@@ -59,11 +59,6 @@ def test_ranges_equal_those_of_the_tensors(stats, tensors, name):
     assert np.allclose(seen.amax(1), np.abs(tensors[name][1::2]).max(others), atol=1e-5)
 
 
-def test_prefix_rows_are_kept_apart(stats, tensors):
-    assert np.allclose(stats["1.norm2"].patch_amax, np.abs(tensors["1.norm2"][:, PREFIX:]).max((0, 1)), atol=1e-5)
-    assert (stats["1.norm2"].patch_amax < stats["1.norm2"].amax()).any()
-
-
 def test_sampled_rows_are_rows_of_their_half(stats, tensors):
     rows = tensors["1.norm2"]
     for half in (0, 1):

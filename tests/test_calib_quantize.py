@@ -1,6 +1,7 @@
 """The whole pipeline on a ViT with planted outliers: gate, plan, lowerings, kernels that ran, cache, determinism."""
 
 import dataclasses
+import importlib.util
 import json
 
 import numpy as np
@@ -24,6 +25,8 @@ from brixel_edge.calib.quantize import Settings, quantize
 from brixel_edge.calib.sensitivity import sweep
 from brixel_edge.calib.speed import speed_verdict
 from brixel_edge.errors import BuildError, BundleError, ParityError, SpecError
+from brixel_edge.export.engine_build import build
+from brixel_edge.export.engine_settings import BuildRequest, EngineSettings
 from brixel_edge.onnx_metadata import read_onnx_metadata
 
 FRAMES = toy_frames(40)
@@ -440,3 +443,19 @@ print(peak_rss_bytes())
         command = [sys.executable, "-c", code, str(tmp_path), str(count)]
         peaks.append(int(subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout))
     assert peaks[1] < 1.15 * peaks[0]
+
+
+@pytest.mark.rtx
+@pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx is not installed")
+def test_qdq_graph_builds_with_tensorrt_rtx(done, tmp_path):
+    """Parsed, typed and compiled ahead of time by the rules of TensorRT 11."""
+    _, folder = done
+    request = BuildRequest(
+        graph=folder / "graph.int8.onnx",
+        plan=tmp_path / "plan",
+        kind="trt-rtx",
+        precision="int8",
+        settings=EngineSettings(),
+    )
+    build(request, lambda event: None)
+    assert (tmp_path / "plan").stat().st_size > 1 << 20
