@@ -113,7 +113,8 @@ class Distiller:
         self.student, self.optimiser = student, optimiser
         self.backbone: Backbone = student.backbone
         self.device = next(student.backbone.parameters()).device
-        self._network, self._teacher = network, teacher or student.backbone
+        self._network = network
+        self._teacher = student.backbone if teacher is None else teacher
         self._losses, self._arithmetics, self._processes, self._seed = losses, arithmetics, processes, seed
         self._teacher_batch, self._cache = teacher_batch, cache
         self._drop_paths = [module for module in student.modules() if isinstance(module, PlannedDropPath)]

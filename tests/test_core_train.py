@@ -9,6 +9,8 @@ import os
 import random
 import signal
 import socket
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -36,6 +38,7 @@ TINY = dict(
 )  # fmt: skip
 TINY14 = dict(TINY, timm_name="vit_small_patch14_reg4_dinov2", patch_px=14)
 STEPS = 8
+SLOW_STEPS = 200
 
 # What another process needs to know to do the same.
 PRELUDE = f"""
@@ -555,3 +558,63 @@ def test_the_conv_adapter_is_trained_and_loads(settings, full_frame, tmp_path):
     student = load_student(load_backbone("tiny"), settings.out / "adapter.safetensors", "conv")
     image = torch.zeros(1, 3, 128, 128) if full_frame else torch.zeros(1, 3, 32, 32)
     assert student(image).shape == (1, 32, 8, 8) and np.isfinite(record["best"]["student"]["total"])
+
+
+# ---- longer ones ----
+
+
+@pytest.mark.slow
+def test_torchrun_gives_what_one_process_gives(settings, uninterrupted, tmp_path):
+    runner = tmp_path / "runner.py"
+    runner.write_text(f"{PRELUDE}\nimport sys\nfrom brixel_edge.command_train import main\nsys.exit(main())\n")
+    arguments = [
+        "--data", settings.data[0], "--val", settings.val[0], "--out", str(settings.out), "--backbone", "tiny",
+        "--backbone-weights", "random", "--size", "32", "--batch", "4", "--steps", str(STEPS), "--eval-every", "4",
+        "--save-every", "2", "--device", "cpu", "--workers", "2", "--teacher-precision", "fp32", "--json",
+    ]  # fmt: skip
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(runner)]
+    done = subprocess.run([*launcher, *arguments], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["processes"] == 2  # one record, not two
+    for one, two in zip(*(read_curve(run.out / "losses.csv") for run in (uninterrupted[0], settings)), strict=True):
+        assert two["total"] == pytest.approx(one["total"], rel=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # torch.compile warns of its own parts
+def test_a_compiled_teacher_gives_nearly_the_same_losses(settings, uninterrupted):
+    train(dataclasses.replace(settings, is_compiled=True, steps=3, eval_every=3))
+    ours, theirs = (read_curve(run.out / "losses.csv")[:2] for run in (settings, uninterrupted[0]))
+    assert [row["total"] for row in ours] == pytest.approx([row["total"] for row in theirs], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_a_few_minutes_on_real_photographs_beat_the_bilinear_baseline(shared, tmp_path):
+    """A trained ViT-Ti, 365 photographs to train on and 30 others; about four minutes on one core."""
+    weights_file = shared / "data" / "backbones" / "vit_tiny_patch16_224.safetensors"
+    photographs = sorted((shared / "data" / "photos").rglob("*.jpg"))
+    if not weights_file.is_file() or len(photographs) < 100:
+        pytest.skip("the shared folder has no photographs or no trained backbone")
+    held_out = photographs[6::13]
+    record = train(
+        TrainSettings(
+            data=tuple(str(path) for path in photographs if path not in held_out),
+            val=tuple(str(path) for path in held_out),
+            out=tmp_path / "run",
+            backbone="vit_tiny_patch16_224",
+            backbone_weights=str(weights_file),
+            views=ViewSettings(sizes=((128, 128),)),
+            batch=8,
+            steps=SLOW_STEPS,
+            eval_every=50,
+            device="cpu",
+            cache=tmp_path / "maps",
+            cache_budget_bytes=2**30,
+        )
+    )
+    best = record["best"]
+    print(json.dumps(record["evaluations"], indent=1))
+    assert best["photographs"] == len(held_out)
+    assert best["student"]["l1"] < 0.97 * best["baseline"]["l1"]
+    assert best["student"]["edge"] < 0.97 * best["baseline"]["edge"]
+    assert best["student"]["cosine"] > best["baseline"]["cosine"]
