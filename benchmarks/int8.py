@@ -3,8 +3,8 @@
     python benchmarks/int8.py NAME.brixel --frames FOLDER [--rounds 11] [--threads 2] [--out results/int8_NAME.json]
 
 Quantises the model, unless --int8 names a folder where that was done, and times ONNX Runtime (fp32, INT8, dynamic INT8)
-and OpenVINO (fp32, its default precision, INT8 with the rest in fp32, INT8 with its default) call by call in turn. A ratio
-is the median over the rounds of that round's ratio to fp32 of the same backend.
+and OpenVINO (fp32, its default precision, INT8 with the rest in fp32, INT8 with its default) call by call in turn. A
+ratio is the median over the rounds of that round's ratio to fp32 of the same backend.
 """
 
 from __future__ import annotations
