@@ -3,12 +3,16 @@
 import json
 import sys
 
+import jsonschema
+import numpy as np
 import onnxruntime
 import pytest
 
+import brixel_edge
 from brixel_edge.bundle import open_bundle, sha256_of
 from brixel_edge.command_export import main
 from brixel_edge.onnx_metadata import spec_from_onnx
+from brixel_edge.receipt import SCHEMA_PATH
 from brixel_edge.spec import UNTRAINED_NOTICE
 
 MINI = ["--backbone", "vit_mini_dinov3", "--backbone-weights", "random"]
@@ -32,6 +36,9 @@ def test_export_writes_a_whole_model_directory(exported):
     assert parity["cosine_p01"] > 0.999
     assert parity["finite"] is True
     assert bundle.manifest["tools"]["torch"]
+    row = next(row for row in bundle.manifest["measured"]["bench"]["rows"] if row["name"] == "graph.fp32.onnx, ort")
+    assert row["p50_ms"] > 0 and row["peak_bytes"] > 10 << 20
+    jsonschema.validate(bundle.manifest, json.loads(SCHEMA_PATH.read_text(encoding="utf-8")))
     session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
     (given,), (made,) = session.get_inputs(), session.get_outputs()
     assert (given.name, given.type, given.shape) == ("image", "tensor(uint8)", [1, 64, 96, 3])
@@ -46,9 +53,10 @@ def test_the_graph_holds_no_trace_of_the_machine(exported):
 
 def test_json_is_the_receipt_and_the_notice_is_on_stderr(tmp_path, capsys):
     out = tmp_path / "m.brixel"
-    assert main([*MINI, "--adapter", "none", "--size", "32x32", "--out", str(out), "--json"]) == 0
+    assert main([*MINI, "--adapter", "none", "--size", "32x32", "--no-bench", "--out", str(out), "--json"]) == 0
     captured = capsys.readouterr()
     record = json.loads(captured.out)
+    assert "bench" not in record["measured"]
     assert record["spec"]["trained"] is False
     assert record["out"] == str(out)
     assert UNTRAINED_NOTICE in captured.err
@@ -73,6 +81,15 @@ def test_json_is_the_receipt_and_the_notice_is_on_stderr(tmp_path, capsys):
             "is not known; choose one",
         ),
         (["--parity-images", "absent"], 2, "has no images"),
+        (["--sizes", "64x64,70x64"], 2, "height 70 is not a multiple of 32; use 64 or 96"),
+        (["--features", "fp16"], 2, "--features fp16 needs an fp16 graph, --engine onnx makes none"),
+        (["--calib", "photos"], 2, "--engine onnx calibrates nothing; leave --calib out, or use onnx-int8"),
+        (["--engine", "onnx-int8", "--calib", "absent"], 2, "absent"),
+        (["--engine", "onnx-fp16", "--calib-n", "0"], 2, "--calib-n 0"),
+        (["--opt-level", "9"], 2, "optimisation level 9 is not in 0 to 5"),
+        (["--workspace", "lots"], 2, "is not an amount of memory"),
+        (["--rtx-sm", "87"], 2, "are not among those of TensorRT-RTX"),
+        (["--rtx-sm", "ampere"], 2, "--rtx-sm 'ampere' is not a list of compute capabilities"),
     ],
 )
 def test_refusals_are_one_line_and_leave_nothing(tmp_path, monkeypatch, capsys, flags, code, message):
@@ -100,3 +117,76 @@ def test_an_unknown_engine_is_a_usage_error(capsys):
         main(["--engine", "trt-fp4"])
     assert end.value.code == 2
     assert "trt-fp16" in capsys.readouterr().err
+
+
+SMALL = [*MINI, "--adapter", "none", "--no-bench"]
+
+
+def test_two_sizes_are_two_model_directories_each_proven(tmp_path, capsys):
+    out = tmp_path / "m.brixel"
+    flags = ["--engine", "onnx-fp16", "--features", "fp16", "--sizes", "32x48,48x32", "--out", str(out), "--json"]
+    assert main([*SMALL, *flags]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m-32x48.brixel", "m-48x32.brixel"]
+    for model, grid in zip(record["models"], ([2, 3], [3, 2]), strict=True):
+        bundle = open_bundle(model["out"])
+        assert model["spec"]["grid"] == grid
+        assert sorted(model["parity"]) == ["graph.fp16.onnx", "graph.fp32.onnx"]
+        assert len(model["attempts"]) == 1
+        session = onnxruntime.InferenceSession(bundle.file("graph.fp16.onnx"), providers=["CPUExecutionProvider"])
+        (made,) = session.get_outputs()
+        assert (made.type, made.shape) == ("tensor(float16)", [1, 128, *grid])
+        with brixel_edge.open_model(model["out"], precision="fp16", backend="ort") as opened:
+            assert opened(np.zeros((20, 30, 3), np.uint8)).grid == tuple(grid)
+
+
+def test_dynamic_int8_without_calibration_frames(tmp_path, capsys):
+    out = tmp_path / "m.brixel"
+    flags = ["--engine", "onnx-int8", "--min-speedup", "0", "--size", "64x64", "--out", str(out), "--json"]
+    assert main([*SMALL, *flags]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert (record["int8"]["kind"], record["int8"]["files"]) == ("dynamic", ["graph.int8.ort.onnx"])
+    assert record["parity"]["graph.int8.ort.onnx"]["gate"] == "int8"
+    assert set(record["measured"]["int8_speed"]["int8_ms"]) == {"graph.int8.ort.onnx, ort"}
+    jsonschema.validate({k: v for k, v in record.items() if k != "out"}, json.loads(SCHEMA_PATH.read_text()))
+    with brixel_edge.open_model(out, precision="int8", backend="ort") as opened:
+        assert opened(np.zeros((20, 30, 3), np.uint8)).grid == (4, 4)
+
+
+def test_int8_that_does_not_pay_is_refused_with_both_numbers(tmp_path, capsys):
+    out = tmp_path / "m.brixel"
+    flags = ["--engine", "onnx-int8", "--min-speedup", "1000", "--size", "32x32", "--out", str(out)]
+    assert main([*SMALL, *flags]) == 4
+    error = capsys.readouterr().err
+    assert "INT8 takes" in error and "less than the 1000.0 times that INT8 must gain" in error
+    assert [path.name for path in out.iterdir()] == ["failed.json"]
+
+
+def test_a_wrong_result_is_exit_5_and_leaves_the_report_alone(tmp_path, monkeypatch, capsys):
+    from brixel_edge.export.backends import OrtBackend
+
+    right = OrtBackend.features
+
+    def shifted(self, graph, images):
+        return [np.roll(features, 1, axis=3) for features in right(self, graph, images)]
+
+    monkeypatch.setattr(OrtBackend, "features", shifted)
+    out = tmp_path / "m.brixel"
+    assert main([*SMALL, "--size", "64x64", "--out", str(out), "--json"]) == 5
+    assert json.loads(capsys.readouterr().out)["exit_code"] == 5
+    assert [path.name for path in out.iterdir()] == ["failed.json"]
+    assert main(["--backbone", "nonsense", "--backbone-weights", "random", "--adapter", "none", "--out", str(out)]) == 2
+
+
+@pytest.mark.rtx
+def test_tensorrt_rtx_engines_are_made_and_said_to_be_unproven_here(tmp_path, capsys):
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
+    out = tmp_path / "m.brixel"
+    assert main([*SMALL, "--engine", "trt-rtx", "--rtx-sm", "86", "--size", "32x32", "--out", str(out)]) == 0
+    (plan,) = out.glob("engine.sm86.rtx*.fp16.plan")
+    receipt = open_bundle(out).manifest
+    assert receipt["engines"][plan.name]["typing"] == "strong"
+    assert receipt["engines"][plan.name]["graph"] == "graph.fp16.onnx"
+    if plan.name not in receipt["parity"]:
+        assert "not run here: brixel-verify" in capsys.readouterr().out
+    jsonschema.validate(receipt, json.loads(SCHEMA_PATH.read_text()))
