@@ -139,7 +139,7 @@ def calibrate(
         else no_smoothing(graph, group)
         for group in groups
     )
-    scales = {entry.group.x: entry.scale for entry in smoothing}
+    scales = {name: entry.scale for entry in smoothing for name in entry.group.inputs}
     ranges = {name: range_of(seen.low, seen.high, scales.get(name)) for name, seen in stats.items()}
     shifts = {
         layer.name: _shift(graph, layer, stats[layer.x], scales.get(layer.x), ranges[layer.x])

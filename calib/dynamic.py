@@ -13,9 +13,10 @@ import tempfile
 from pathlib import Path
 
 import onnx
+from onnx import helper
 
-from brixel_edge.calib.graph import load_graph
-from brixel_edge.calib.layers import find_layers
+from brixel_edge.calib.graph import Graph, load_graph
+from brixel_edge.calib.layers import Layer, find_layers
 
 
 def quantize_dynamic(graph: Path, out: Path) -> tuple[str, ...]:
@@ -33,11 +34,12 @@ def quantize_dynamic(graph: Path, out: Path) -> tuple[str, ...]:
     from onnxruntime.quantization import quantize_dynamic as ort_quantize_dynamic
 
     float_graph = load_graph(graph)
-    linears = [
-        layer.name
-        for layer in find_layers(float_graph)
-        if layer.is_linear and not layer.excluded and layer.op == "MatMul"
-    ]
+    linears = [layer for layer in find_layers(float_graph) if layer.is_linear and not layer.excluded]
+    for layer in linears:
+        if layer.op == "Gemm":
+            _split_gemm(float_graph, layer)
+    float_graph.commit()
+    names = [layer.name for layer in linears]
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         named = float_graph.save(Path(folder) / "named.onnx")
         root, level = logging.getLogger(), logging.getLogger().level
@@ -49,7 +51,7 @@ def quantize_dynamic(graph: Path, out: Path) -> tuple[str, ...]:
                 op_types_to_quantize=["MatMul"],
                 per_channel=True,
                 weight_type=QuantType.QInt8,
-                nodes_to_quantize=linears,
+                nodes_to_quantize=names,
             )
         finally:
             root.setLevel(level)
@@ -57,4 +59,18 @@ def quantize_dynamic(graph: Path, out: Path) -> tuple[str, ...]:
     del model.metadata_props[:]
     model.metadata_props.extend(float_graph.model.metadata_props)
     out.write_bytes(model.SerializeToString())
-    return tuple(linears)
+    return tuple(names)
+
+
+def _split_gemm(graph: Graph, layer: Layer) -> None:
+    """Write a Gemm as MatMul and Add: the dynamic quantiser knows no Gemm."""
+    node = graph.by_name[layer.name]
+    weight = graph.array(layer.weight)
+    matrix = graph.put(f"{layer.name}/matrix", weight if layer.in_axis == 0 else weight.T.copy())
+    product = f"{layer.name}/product" if layer.bias else layer.output
+    graph.insert_before(node, helper.make_node("MatMul", [layer.x, matrix], [product], name=layer.name))
+    if layer.bias:
+        graph.insert_before(
+            node, helper.make_node("Add", [product, layer.bias], [layer.output], name=f"{layer.name}/bias")
+        )
+    graph.remove(node)

@@ -83,7 +83,7 @@ def _layer(graph: Graph, node: onnx.NodeProto) -> Layer | None:
     shape = tuple(graph.constants[weight].dims)
     if node.op_type == "Conv":
         in_axis, out_axis = 1, 0
-    elif len(shape) != 2 or (node.op_type == "Gemm" and not _plain_gemm(node)):
+    elif len(shape) != 2 or (node.op_type == "Gemm" and not _plain_gemm(graph, node)):
         return None
     else:
         in_axis, out_axis = (1, 0) if attribute(node, "transB", 0) else (0, 1)
@@ -95,7 +95,11 @@ def _layer(graph: Graph, node: onnx.NodeProto) -> Layer | None:
     )  # fmt: skip
 
 
-def _plain_gemm(node: onnx.NodeProto) -> bool:
+def _plain_gemm(graph: Graph, node: onnx.NodeProto) -> bool:
+    """Whether a Gemm is a linear: X W + b with a constant row b, or none."""
+    bias = node.input[2] if len(node.input) > 2 else ""
+    if bias and (bias not in graph.constants or len(graph.constants[bias].dims) != 1):
+        return False
     return (
         not attribute(node, "transA", 0)
         and attribute(node, "alpha", 1.0) == 1.0

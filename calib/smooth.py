@@ -48,9 +48,9 @@ class Group:
     """Linears that read one tensor, and where the division can go.
 
     Attributes:
-        x: the tensor.
+        x: the tensor, as the first of them reads it.
         kind: the folding site.
-        consumers: the linears.
+        consumers: the linears; some may read a reshaped view of the tensor.
         maker: for `layer norm` the node; for `values` and `up branch` the linear that makes the channels; "" for `mul`.
         columns: output channel of the maker behind each channel of `x`, for `values` and `up branch`.
     """
@@ -60,6 +60,11 @@ class Group:
     consumers: tuple[Layer, ...]
     maker: str = ""
     columns: NDArray[np.int64] | None = field(default=None, repr=False)
+
+    @property
+    def inputs(self) -> frozenset[str]:
+        """All tensors that the linears read: `x` and its reshaped views."""
+        return frozenset(layer.x for layer in self.consumers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,30 +87,52 @@ class Smoothing:
 def find_groups(graph: Graph, layers: Sequence[Layer]) -> tuple[Group, ...]:
     """The groups of a graph, in running order; linears outside any group are quantised as they are."""
     linears = {layer.name: layer for layer in layers if layer.is_linear}
-    groups = []
+    groups: list[Group] = []
     for x in dict.fromkeys(layer.x for layer in linears.values() if not layer.excluded):
-        readers = [linears.get(node.name) for node in graph.consumers[x]]
-        consumers = tuple(layer for layer in readers if layer is not None and layer.x == x)
-        if x not in graph.producer or x in graph.outputs:
-            continue
-        group = _group(graph, x, consumers, layers, all_linear=len(consumers) == len(readers))
-        if group is not None:
-            groups.append(group)
+        grouped = {name for group in groups for name in group.inputs}
+        root = _before_reshape(graph, x)
+        if x not in grouped and root in graph.producer and root not in graph.outputs:
+            group = _group(graph, x, root, linears, layers)
+            groups += [group] if group else []
     return tuple(groups)
 
 
-def _group(
-    graph: Graph, x: str, consumers: tuple[Layer, ...], layers: Sequence[Layer], *, all_linear: bool
-) -> Group | None:
-    node = graph.producer[x]
-    if all_linear and node.op_type == "LayerNormalization" and node.input[1] in graph.constants:
-        return Group(x=x, kind="layer norm", consumers=consumers, maker=node.name)
-    if all_linear:
+def _before_reshape(graph: Graph, x: str) -> str:
+    """The tensor behind reshapes that leave the channels alone: exporters flatten the rows for Gemm."""
+    node = graph.producer.get(x)
+    while node is not None and node.op_type == "Reshape" and _keeps_channels(graph, node):
+        x = node.input[0]
+        node = graph.producer.get(x)
+    return x
+
+
+def _keeps_channels(graph: Graph, reshape: onnx.NodeProto) -> bool:
+    before, after = (graph.shapes.get(name, (0,)) for name in (reshape.input[0], reshape.output[0]))
+    return before[-1] == after[-1] > 0
+
+
+def _readers(graph: Graph, name: str) -> list[onnx.NodeProto]:
+    """Nodes that read a tensor, or a view of it with the same channels."""
+    found = []
+    for node in graph.consumers[name]:
+        is_view = node.op_type == "Reshape" and _keeps_channels(graph, node) and node.output[0] not in graph.outputs
+        found += _readers(graph, node.output[0]) if is_view else [node]
+    return found
+
+
+def _group(graph: Graph, x: str, root: str, linears: Mapping[str, Layer], layers: Sequence[Layer]) -> Group | None:
+    node, readers = graph.producer[root], _readers(graph, root)
+    if all(reader.name in linears and linears[reader.name].x == reader.input[0] for reader in readers):
+        consumers = tuple(linears[reader.name] for reader in readers)
+        if node.op_type == "LayerNormalization" and node.input[1] in graph.constants:
+            return Group(x=x, kind="layer norm", consumers=consumers, maker=node.name)
         for kind, trace in _TRACED.items():
             found = trace(graph, x, layers)
             if found is not None:
                 return Group(x=x, kind=kind, consumers=consumers, maker=found[0].name, columns=found[1])
-    return Group(x=x, kind="mul", consumers=consumers) if node.op_type in _BEFORE_MUL else None
+    if node.op_type not in _BEFORE_MUL:
+        return None
+    return Group(x=x, kind="mul", consumers=tuple(layer for layer in linears.values() if layer.x == x))
 
 
 def matrix(graph: Graph, layer: Layer) -> Array:
@@ -205,7 +232,7 @@ def apply_smoothing(graph: Graph, smoothings: Iterable[Smoothing]) -> Graph:
 
 def smoothed_input(layer: Layer, smoothings: Mapping[str, Smoothing]) -> str:
     """Name of the tensor that a layer reads in the smoothed graph."""
-    smoothing = smoothings.get(layer.x)
+    smoothing = smoothings.get(layer.x)  # a `mul` group has one input
     moved = smoothing is not None and smoothing.alpha is not None and smoothing.group.kind == "mul"
     return f"{layer.x}/s" if moved else layer.x
 

@@ -118,8 +118,15 @@ def test_values_are_traced_to_the_last_third_of_qkv(toy):
     assert (columns == 256 + np.arange(128)).all()
 
 
-def test_values_are_traced_through_interleaved_heads():
-    """Heads first, then q, k, v within a head: another exporter's layout."""
+HEADS_FIRST = np.concatenate([np.arange(16, 24), np.arange(40, 48)])
+
+
+@pytest.mark.parametrize(
+    ("back", "columns"),
+    [([0, 3, 1, 2, 4], HEADS_FIRST), ([0, 3, 4, 1, 2], HEADS_FIRST.reshape(2, 8).T.reshape(-1))],
+)
+def test_values_are_traced_through_interleaved_heads(back, columns):
+    """Heads first, then q, k, v within a head; merged head by head, or channel by channel."""
     heads, width, tokens = 2, 8, 6
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["qkv"]),
@@ -130,7 +137,7 @@ def test_values_are_traced_through_interleaved_heads():
         helper.make_node("MatMul", ["q", "keys"], ["scores"]),
         helper.make_node("Softmax", ["scores"], ["weights"]),
         helper.make_node("MatMul", ["weights", "v"], ["mixed"]),
-        helper.make_node("Transpose", ["mixed"], ["back"], perm=[0, 3, 1, 2, 4]),
+        helper.make_node("Transpose", ["mixed"], ["back"], perm=back),
         helper.make_node("Reshape", ["back", "merge"], ["merged"]),
         helper.make_node("MatMul", ["merged", "o"], ["y"]),
     ]
@@ -141,8 +148,8 @@ def test_values_are_traced_through_interleaved_heads():
         "merge": np.array([1, tokens, 16]),
     }
     graph = small_graph(nodes, {"x": (1, tokens, 16), "y": (1, tokens, 16)}, constants)
-    _, columns = trace_values(graph, "merged", find_layers(graph))
-    assert (columns == np.concatenate([np.arange(16, 24), np.arange(40, 48)])).all()
+    _, found = trace_values(graph, "merged", find_layers(graph))
+    assert (found == columns).all()
 
 
 def test_values_read_elsewhere_are_not_traced():

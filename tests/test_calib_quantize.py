@@ -349,9 +349,11 @@ def test_dynamic_int8_runs_integers_but_does_not_cure_outliers(float_path, done,
     assert cosines(cells_of(a), cells_of(b)).mean() < 0.95 < report.lowered[0].fidelity["dense"].mean
 
 
-def test_dynamic_int8_is_close_on_a_clean_model(tmp_path):
-    (tmp_path / "clean.onnx").write_bytes(ToyVit().graph().SerializeToString())
-    quantize_dynamic(tmp_path / "clean.onnx", tmp_path / "dynamic.onnx")
+@pytest.mark.parametrize("flat", [False, True])
+def test_dynamic_int8_is_close_on_a_clean_model(tmp_path, flat):
+    (tmp_path / "clean.onnx").write_bytes(ToyVit(flat=flat).graph().SerializeToString())
+    assert len(quantize_dynamic(tmp_path / "clean.onnx", tmp_path / "dynamic.onnx")) == 18
+    assert take_census("ort", tmp_path / "dynamic.onnx", FRAMES[0][None], threads=1).integer == 18
     a, b = (OrtEngine(tmp_path / name, threads=1).run(FRAMES[0][None]) for name in ("clean.onnx", "dynamic.onnx"))
     assert all(cosines(cells_of(a[name]), cells_of(b[name])).mean() > 0.998 for name in a)
 
@@ -375,6 +377,15 @@ def test_unknown_target_and_bound_are_refused():
         Settings(targets=("tflite",))
     with pytest.raises(SpecError, match=r"mean=1.5 is not between 0 and 1"):
         Bounds(mean=1.5)
+
+
+def test_gemm_runs_on_integers_in_both_backends(tmp_path):
+    (tmp_path / "flat.onnx").write_bytes(ToyVit(depth=2, flat=True).graph().SerializeToString())
+    settings = dataclasses.replace(QUIET, targets=("ort", "openvino"))
+    report = quantize(tmp_path / "flat.onnx", FRAMES[:20], out_dir=tmp_path, settings=settings)
+    for entry in report.lowered:
+        assert entry.census.integer == len(report.plan.integers) >= 12
+        assert entry.fidelity["features"].mean > 0.998
 
 
 def test_trt_target_is_verified_in_simulation(float_path, tmp_path):

@@ -104,6 +104,15 @@ def test_clean_model_is_not_hurt_and_cross_validation_is_why():
     assert trusting < naive - 1e-5
 
 
+def test_gemm_behind_a_reshape_is_smoothed_alike():
+    """The form in which exporters write a linear with a bias."""
+    flat = outlier_vit(flat=True)
+    graph = Graph(flat.graph())
+    kinds = [group.kind for group in find_groups(graph, find_layers(graph))]
+    assert (kinds.count("layer norm"), kinds.count("values"), kinds.count("mul")) == (9, 4, 4)
+    assert int8_cosine(flat) > 0.995
+
+
 def test_smoothed_graph_computes_the_same(outliers):
     graph = Graph(outliers.graph())
     found = calibrate(graph, "sha", CALIBRATION, HASHES, seed=0, threads=1, shown=False)
@@ -122,9 +131,10 @@ def test_wrong_fold_is_noticed(outliers):
         require_same_function(outputs_of(graph)[0], outputs_of(smoothed)[0])
 
 
+@pytest.mark.parametrize("flat", [False, True])
 @pytest.mark.parametrize("kind", ["layer norm", "values", "mul"])
-def test_every_kind_of_fold_is_exact(kind):
-    graph = Graph(ToyVit(depth=2).graph())
+def test_every_kind_of_fold_is_exact(kind, flat):
+    graph = Graph(ToyVit(depth=2, flat=flat).graph())
     groups = [group for group in find_groups(graph, find_layers(graph)) if group.kind == kind]
     rng = np.random.default_rng(0)
     moves = [

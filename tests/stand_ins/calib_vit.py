@@ -32,6 +32,7 @@ class ToyVit:
         heads: attention heads; also those of the extractor.
         size: side of the square image [px], a multiple of 16.
         seed: of the random weights.
+        flat: write linears as exporters do that have a bias: Reshape to rows, Gemm, Reshape back.
     """
 
     dim: int = 128
@@ -39,6 +40,7 @@ class ToyVit:
     heads: int = 4
     size: int = 112
     seed: int = 0
+    flat: bool = False
     weights: dict[str, Array] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -164,6 +166,11 @@ class _Writer:
         return self.const(name, self.vit.weights[name])
 
     def linear(self, x: str, name: str) -> str:
+        if self.vit.flat:
+            k, n = self.vit.weights[f"{name}.w"].shape
+            rows = self.reshape(x, [-1, k], f"{name}.rows")
+            flat = self.op("Gemm", [rows, self.weight(f"{name}.w"), self.weight(f"{name}.b")], f"{name}.flat")
+            return self.reshape(flat, [1, -1, n], name)
         product = self.op("MatMul", [x, self.weight(f"{name}.w")], f"{name}.product")
         return self.op("Add", [product, self.weight(f"{name}.b")], name)
 
