@@ -15,12 +15,13 @@ from brixel_edge.memory import parse_bytes
 from brixel_edge.spec import UNTRAINED_NOTICE, parse_size
 
 if TYPE_CHECKING:
+    from brixel_edge.conv_adapter import ConvSettings
     from brixel_edge.export.engine_settings import EngineSettings
 
 PROGRAM = "brixel-export"
 ENGINES = ("onnx", "onnx-fp16", "onnx-bf16", "onnx-int8", "trt-fp32", "trt-fp16", "trt-bf16", "trt-int8", "trt-rtx")
 SAMPLERS = ("auto", "gridsample", "gather", "materialised")
-DEFAULT_SIZE = "256x256"
+DEFAULT_VIEW_PX = 256
 DEFAULT_CALIB_N = 64
 DEFAULT_MIN_SPEEDUP = 1.1
 RANDOM = "random"
@@ -35,6 +36,8 @@ examples:
       the backbone's own coarse map, to compare with
   brixel-export --sizes 256x256,320x448 --engine onnx-fp16 --out vits16.brixel
       two model directories, vits16-256x256.brixel and vits16-320x448.brixel
+  brixel-export --adapter conv --full-frame --size 1024x1024 --out frame.brixel
+      the small adapter, which also reads the frame at four times the backbone's view
   brixel-export --engine onnx-int8 --calib photographs/
   brixel-export --engine trt-fp16
       on the board itself
@@ -50,11 +53,12 @@ class ExportRequest:
     """What the command line asks for.
 
     Attributes:
-        sizes: (height, width) [px] of each model directory.
+        sizes: (height, width) [px] of each model directory; empty for the default, which depends on the adapter.
         outs: the directories, one a size.
         calib: calibration source: folder, video or camera; None for none.
         features: type of a half-precision graph's output.
         settings: of the engine builder.
+        conv: settings of a conv adapter with random weights; None for its defaults, or for those of its file.
         min_speedup: what INT8 must gain over the fastest float engine.
         has_bench: measure latency and memory for the receipt.
     """
@@ -63,6 +67,7 @@ class ExportRequest:
     backbone_weights: str
     adapter: str
     adapter_weights: str
+    conv: ConvSettings | None
     tap_layers: tuple[int, ...] | None
     sizes: tuple[tuple[int, int], ...]
     outs: tuple[Path, ...]
@@ -108,6 +113,14 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--adapter-weights", metavar="FILE", help="adapter.safetensors, the authors' .pth, or random")
     parser.add_argument(
+        "--conv-width", metavar="C", type=int, help="of --adapter conv with random weights: channels at 1/8 and 1/4"
+    )
+    parser.add_argument(
+        "--full-frame",
+        action="store_true",
+        help="of --adapter conv with random weights: it reads the frame, --size, at four times the backbone's view",
+    )
+    parser.add_argument(
         "--tap-layers", metavar="I,J,...", help="blocks that the adapter reads, from 0; default: the table's"
     )
     parser.add_argument("--seed", type=int, default=0, help="of random weights and of the choice of calibration frames")
@@ -115,7 +128,12 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_graph_arguments(parser: argparse.ArgumentParser) -> None:
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--size", metavar="HxW", help=f"height x width in pixels (default {DEFAULT_SIZE})")
+    size.add_argument(
+        "--size",
+        metavar="HxW",
+        help=f"height x width of the graph's image in pixels (default {DEFAULT_VIEW_PX}x{DEFAULT_VIEW_PX}; four times "
+        "that for a full frame)",
+    )
     size.add_argument("--sizes", metavar="HxW,...", help="several sizes, each a model directory NAME-HxW.brixel")
     parser.add_argument("--channels", choices=("BGR", "RGB"), default="BGR", help="order of the input's last axis")
     parser.add_argument(
@@ -183,14 +201,14 @@ def request_from_arguments(arguments: argparse.Namespace) -> ExportRequest:
         raise SpecError("--adapter-weights FILE is missing (or random; or --adapter none for the backbone's own map)")
     _check_engine_flags(arguments)
     out = arguments.out or Path("default.brixel" if default else f"{arguments.backbone}.brixel")
-    sizes = tuple(
-        dict.fromkeys(parse_size(text) for text in (arguments.sizes or arguments.size or DEFAULT_SIZE).split(","))
-    )
+    given = arguments.sizes or arguments.size
+    sizes = tuple(dict.fromkeys(parse_size(text) for text in given.split(","))) if given else ()
     return ExportRequest(
         backbone=DEFAULT_BACKBONE if default else arguments.backbone,
         backbone_weights=RANDOM if default else arguments.backbone_weights,
         adapter=arguments.adapter,
         adapter_weights=arguments.adapter_weights or RANDOM,
+        conv=_conv_settings(arguments),
         tap_layers=_parse_layers(arguments.tap_layers),
         sizes=sizes,
         outs=tuple(_sized(out, size) for size in sizes) if arguments.sizes else (out,),
@@ -216,6 +234,27 @@ def _check_engine_flags(arguments: argparse.Namespace) -> None:
         raise SpecError(f"--engine {arguments.engine} calibrates nothing; leave --calib out, or use onnx-int8")
     if arguments.calib_n < 1 or arguments.min_speedup < 0:
         raise SpecError(f"--calib-n {arguments.calib_n} and --min-speedup {arguments.min_speedup} must be above zero")
+
+
+def _conv_settings(arguments: argparse.Namespace) -> ConvSettings | None:
+    """What is said of a conv adapter whose weights say nothing.
+
+    Raises:
+        SpecError: for another adapter, or for weights from a file, which say their own.
+    """
+    if arguments.conv_width is None and not arguments.full_frame:
+        return None
+    if arguments.adapter != "conv":
+        raise SpecError(f"--conv-width and --full-frame are for --adapter conv, not for --adapter {arguments.adapter}")
+    if arguments.adapter_weights not in (None, RANDOM):
+        raise SpecError(
+            f"--adapter-weights {arguments.adapter_weights} says the width and the input of its adapter itself; leave "
+            "--conv-width and --full-frame out (they are for random weights)"
+        )
+    from brixel_edge.conv_adapter import DEFAULT_WIDTH, ConvSettings
+
+    width = DEFAULT_WIDTH if arguments.conv_width is None else arguments.conv_width
+    return ConvSettings(width=width, full_frame=arguments.full_frame)
 
 
 def _sized(out: Path, size: tuple[int, int]) -> Path:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brixel_edge.command_export import PROGRAM, RANDOM, ExportRequest
+from brixel_edge.command_export import DEFAULT_VIEW_PX, PROGRAM, RANDOM, ExportRequest
 from brixel_edge.errors import BackendMissing, SpecError
 from brixel_edge.spec import UNTRAINED_NOTICE
 
@@ -42,7 +42,8 @@ def export(request: ExportRequest) -> Iterator[tuple[Path, dict[str, Any]]]:
     _load_torch_side()
     student = _load_student(request)
     # All sizes are refused or taken before the first is made.
-    specs = [_spec(request, student, size) for size in request.sizes]
+    view_px = DEFAULT_VIEW_PX * student.view_scale
+    specs = [_spec(request, student, size) for size in request.sizes or ((view_px, view_px),)]
     if not specs[0].trained:
         say(UNTRAINED_NOTICE)
     say(f"weights of {specs[0].backbone}: licence {specs[0].licence}")
@@ -90,7 +91,8 @@ def _load_student(request: ExportRequest) -> Student:
     backbone = load_backbone(
         request.backbone, request.backbone_weights, tap_layers=request.tap_layers, seed=request.seed
     )
-    return load_student(backbone, request.adapter_weights, request.adapter, seed=request.seed)  # type: ignore[arg-type]
+    adapter: Any = request.adapter
+    return load_student(backbone, request.adapter_weights, adapter, seed=request.seed, conv=request.conv)
 
 
 def _spec(request: ExportRequest, student: Student, size: tuple[int, int]) -> ModelSpec:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from brixel_edge.bundle import sha256_of, staged_directory, write_failure, write_manifest
-from brixel_edge.deformable import DeformableAttention, SamplerKind
+from brixel_edge.deformable import SamplerKind
 from brixel_edge.errors import BuildError, ParityError
 from brixel_edge.export.backends import Backend, default_backends
 from brixel_edge.export.islands import Half
@@ -29,7 +29,7 @@ from brixel_edge.export.plans import (
     first_that_passes,
     plans_for,
 )
-from brixel_edge.export.workshop import EngineMaker, Product, Progress, ProofImages, Trace, Workshop
+from brixel_edge.export.workshop import EngineMaker, Product, Progress, ProofImages, Trace, Workshop, samples_of
 from brixel_edge.proof import PROOF_NAME, proof_from_references, save_proof
 from brixel_edge.spec import ModelSpec, Precision
 from brixel_edge.student import Student
@@ -211,8 +211,7 @@ def bundle_from_student(
 
 def _plans(student: Student, ordered: Ordered) -> list[Plan]:
     """A model without deformable sampling has one lowering of it."""
-    samples = any(isinstance(module, DeformableAttention) for module in student.modules())
-    end = None if samples else 1
+    end = None if samples_of(student) else 1
     return plans_for(ordered.precision, ordered.samplers[:end], bf16_samplers=ordered.bf16_samplers[:end])
 
 

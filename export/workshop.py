@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from brixel_edge.bundle import graph_name
-from brixel_edge.deformable import SamplerKind
+from brixel_edge.deformable import DeformableAttention, SamplerKind
 from brixel_edge.errors import BrixelError, BuildError, ParityError
 from brixel_edge.export.backends import Backend, Features, default_backends
 from brixel_edge.export.census import assert_census
@@ -151,7 +151,8 @@ class Workshop:
     def _make_float(self, sampler: SamplerKind) -> Product:
         path = self.folder / sampler / graph_name("fp32")
         path.parent.mkdir(parents=True)
-        self.progress(f"tracing the fused model, sampling by {sampler}")
+        how = f", sampling by {sampler}" if samples_of(self.student) else ""
+        self.progress(f"tracing the fused model{how}")
         with self._timed("trace"):
             (self.trace or self._trace)(sampler, path)
         facts = self.proven_facts(path, "fp32", self.backends("fp32"), sampler)
@@ -254,6 +255,11 @@ class Workshop:
             yield
         finally:
             self.seconds[kind] = self.seconds.get(kind, 0.0) + time.perf_counter() - start_s
+
+
+def samples_of(student: Student) -> int:
+    """How many deformable attentions a student has; without any there is but one lowering of it."""
+    return sum(isinstance(module, DeformableAttention) for module in student.modules())
 
 
 def islands_record(islands: Sequence[Island], level: Level, photographs: Sequence[str]) -> dict[str, Any]:

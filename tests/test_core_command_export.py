@@ -86,6 +86,15 @@ def test_json_is_the_receipt_and_the_notice_is_on_stderr(tmp_path, capsys):
         (["--calib", "photos"], 2, "--engine onnx calibrates nothing; leave --calib out, or use onnx-int8"),
         (["--engine", "onnx-int8", "--calib", "absent"], 2, "absent"),
         (["--engine", "onnx-fp16", "--calib-n", "0"], 2, "--calib-n 0"),
+        (["--full-frame"], 2, "--conv-width and --full-frame are for --adapter conv, not for --adapter brixel"),
+        (["--adapter", "none", "--conv-width", "64"], 2, "are for --adapter conv, not for --adapter none"),
+        (["--adapter", "conv", "--conv-width", "50"], 2, "adapter width 50 is not a positive multiple of 16"),
+        (
+            [*MINI, "--adapter", "conv", "--adapter-weights", "a.safetensors", "--full-frame"],
+            2,
+            "--adapter-weights a.safetensors says the width and the input of its adapter itself",
+        ),
+        (["--adapter", "conv", "--full-frame", "--size", "96x128"], 2, "height 96 is not a multiple of 64; use 64 or"),
         (["--opt-level", "9"], 2, "optimisation level 9 is not in 0 to 5"),
         (["--workspace", "lots"], 2, "is not an amount of memory"),
         (["--rtx-sm", "87"], 2, "are not among those of TensorRT-RTX"),
@@ -138,6 +147,56 @@ def test_two_sizes_are_two_model_directories_each_proven(tmp_path, capsys):
         assert (made.type, made.shape) == ("tensor(float16)", [1, 128, *grid])
         with brixel_edge.open_model(model["out"], precision="fp16", backend="ort") as opened:
             assert opened(np.zeros((20, 30, 3), np.uint8)).grid == tuple(grid)
+
+
+def test_the_full_frame_goes_in_at_four_times_the_view(tmp_path, capsys, photographs):
+    """What the settings make, against a student built by hand with the same seed."""
+    import cv2
+    import torch
+
+    from brixel_edge.backbone import load_backbone
+    from brixel_edge.conv_adapter import ConvSettings
+    from brixel_edge.student import load_student
+
+    out = tmp_path / "m.brixel"
+    flags = ["--adapter", "conv", "--conv-width", "32", "--full-frame", "--size", "128x192", "--seed", "3"]
+    assert main([*flags, "--no-bench", "--out", str(out), "--json"]) == 0
+    captured = capsys.readouterr()
+    assert "tracing the fused model\n" in captured.err  # there is no sampling to choose
+    record = json.loads(captured.out)
+    assert record["spec"]["grid"] == [8, 12]
+    session = onnxruntime.InferenceSession(str(out / "graph.fp32.onnx"), providers=["CPUExecutionProvider"])
+    assert [(entry.name, entry.shape) for entry in session.get_inputs()] == [("image", [1, 128, 192, 3])]
+    frame = cv2.resize(photographs[0], (192, 128))
+    student = load_student(
+        load_backbone("vit_mini_dinov3", seed=3),
+        "random",
+        "conv",
+        seed=3,
+        conv=ConvSettings(width=32, full_frame=True),
+    )
+    mean, std = (np.array(record["spec"]["image"][key]) for key in ("mean", "std"))
+    pixels = ((frame[..., ::-1] / 255 - mean) / std).transpose(2, 0, 1)[None].astype(np.float32)
+    with torch.no_grad():
+        expected = student(torch.from_numpy(np.ascontiguousarray(pixels))).numpy()
+    features = session.run(None, {"image": frame[None]})[0]
+    assert np.linalg.norm(features - expected) < 1e-3 * np.linalg.norm(expected)
+
+
+def test_a_full_frame_of_no_named_size_has_the_default_view(monkeypatch, tmp_path):
+    from brixel_edge import command_export_run
+    from brixel_edge.command_export import build_parser, request_from_arguments
+
+    sizes = []
+
+    def keep(request, student, spec, out):
+        sizes.append((spec.image.height, spec.image.width))
+
+    monkeypatch.setattr(command_export_run, "_export_one", keep)
+    for flags in (["--adapter", "conv", "--full-frame"], ["--adapter", "conv"], ["--size", "64x32"]):
+        request = request_from_arguments(build_parser().parse_args([*flags, "--out", str(tmp_path / "m.brixel")]))
+        list(command_export_run.export(request))
+    assert sizes == [(1024, 1024), (256, 256), (64, 32)]
 
 
 def test_dynamic_int8_without_calibration_frames(tmp_path, capsys):
