@@ -41,6 +41,10 @@ _NEEDS: dict[str, tuple[tuple[str, ...], str]] = {
 }
 
 
+# Samples of deformable attention, outputs of a graph only so that TensorRT does not fuse them. Nobody reads them.
+MATERIALISED_PREFIX = "materialised."
+
+
 class Runtime(Protocol):
     """An opened engine. Not for two threads at once."""
 
@@ -52,8 +56,8 @@ class Runtime(Protocol):
                 during the call.
 
         Returns:
-            every output by its name, `features` (1, D, h, w) among them. The arrays are the caller's: new at each
-            call, and the runtime keeps no hold on them.
+            every output by its name, `features` (1, D, h, w) among them, but none that is materialised for the
+            compiler's sake. The arrays are the caller's: new at each call, and the runtime keeps no hold on them.
         """
         ...
 

@@ -10,7 +10,7 @@ import openvino
 from numpy.typing import NDArray
 
 from brixel_edge.errors import BundleError, SpecError
-from brixel_edge.runtimes.base import RuntimeSettings
+from brixel_edge.runtimes.base import MATERIALISED_PREFIX, RuntimeSettings
 
 _DTYPES: dict[str, type[np.generic]] = {
     "f32": np.float32,
@@ -47,8 +47,9 @@ class OpenVinoRuntime:
         self._request = compiled.create_infer_request()
         self._input_shape = tuple(compiled.inputs[0].shape)
         self._outputs = [
-            (output.get_any_name(), tuple(output.shape), _DTYPES[output.element_type.get_type_name()])
-            for output in compiled.outputs
+            (index, output.get_any_name(), tuple(output.shape), _DTYPES[output.element_type.get_type_name()])
+            for index, output in enumerate(compiled.outputs)
+            if not output.get_any_name().startswith(MATERIALISED_PREFIX)
         ]
 
     def infer(self, image: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
@@ -57,10 +58,10 @@ class OpenVinoRuntime:
             raise SpecError("this runtime is closed; open it again")
         if image.shape != self._input_shape or image.dtype != np.uint8 or not image.flags.c_contiguous:
             raise SpecError(f"the graph takes contiguous uint8 {self._input_shape}, not {image.dtype} {image.shape}")
-        results = {name: np.empty(shape, dtype) for name, shape, dtype in self._outputs}
+        results = {name: np.empty(shape, dtype) for _, name, shape, dtype in self._outputs}
         self._request.set_input_tensor(openvino.Tensor(image, shared_memory=True))
-        for index, array in enumerate(results.values()):
-            self._request.set_output_tensor(index, openvino.Tensor(array, shared_memory=True))
+        for index, name, *_ in self._outputs:
+            self._request.set_output_tensor(index, openvino.Tensor(results[name], shared_memory=True))
         self._request.infer()
         return results
 

@@ -19,7 +19,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
 )
 
 from brixel_edge.errors import BundleError, SpecError
-from brixel_edge.runtimes.base import RuntimeSettings
+from brixel_edge.runtimes.base import MATERIALISED_PREFIX, RuntimeSettings
 
 _LOG = logging.getLogger(__name__)
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -65,7 +65,9 @@ class OrtRuntime:
         self._input_name: str = entry.name
         self._input_shape = tuple(entry.shape)
         self._outputs = {
-            output.name: (tuple(output.shape), _DTYPES[output.type]) for output in self._engine.get_outputs()
+            output.name: (tuple(output.shape), _DTYPES[output.type])
+            for output in self._engine.get_outputs()
+            if not output.name.startswith(MATERIALISED_PREFIX)
         }
 
     def infer(self, image: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:

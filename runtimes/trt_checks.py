@@ -21,14 +21,13 @@ from brixel_edge.engine_report import (
     read_report,
 )
 from brixel_edge.errors import BackendMissing, BundleError, MemoryBudgetError
+from brixel_edge.runtimes.base import MATERIALISED_PREFIX
 from brixel_edge.spec import ModelSpec, Precision
 
 LOGGER = logging.getLogger(__name__)
 
 MIB = 1 << 20
 INPUT_NAME, FEATURES_NAME = "image", "features"
-# Samples of deformable attention that are outputs only to keep TensorRT from fusing them; nobody reads them.
-MATERIALISED_PREFIX = "materialised"
 
 
 def plan_of_graph(graph: Path, device_identity: Callable[[EngineKind], tuple[str, int]]) -> Path:

@@ -54,4 +54,19 @@ def test_materialised_samples_are_outputs_that_hold_the_samples(graphs, mini_ima
     results = run(model, mini_images[0])
     assert list(results) == ["features", *(f"{SAMPLES_PREFIX}{count}" for count in range(6))]
     for count in range(6):
-        assert results[f"{SAMPLES_PREFIX}{count}"].shape == (16, 4, 8 * 12, 4)  # heads, width, queries, points
+        assert results[f"{SAMPLES_PREFIX}{count}"].shape == (16, 4, 4, 8 * 12)  # heads, width, points, queries
+
+
+@pytest.mark.parametrize("backend", ["ort", "openvino"])
+def test_users_of_a_model_do_not_see_materialised_samples(mini_graph, mini_images, backend):
+    from brixel_edge.runtimes.base import open_runtime
+
+    if backend == "openvino":
+        pytest.importorskip("openvino", reason="openvino is not installed")
+    results = []
+    for sampler in ("materialised", "gather"):
+        runtime = open_runtime(mini_graph(sampler), backend)
+        results.append(runtime.infer(mini_images[0]))
+        runtime.close()
+    assert [list(result) for result in results] == [["features"], ["features"]]
+    assert np.abs(results[0]["features"] - results[1]["features"]).max() < 1e-5
