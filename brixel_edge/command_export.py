@@ -312,9 +312,13 @@ def summary(receipt: dict[str, Any], out: Path) -> str:
             f"worst 1 % {parity['cosine_p01']:.6f}, relative error {parity['frobenius']:.1e} "
             f"({parity['images']} photographs, {parity['backend']})"
         )
-    for name in receipt["engines"]:
-        if name not in receipt["parity"]:
-            lines.append(f"  {name}  not run here: brixel-verify {out} proves it on the device")
+    for name, engine in receipt["engines"].items():
+        if not engine["proven"]:
+            size = receipt["files"][name]["bytes"] / 1e6
+            lines.append(
+                f"  {name}  {size:.1f} MB  NOT PROVEN: this machine cannot run it; the graph that it was built from is "
+                f"proven, and brixel-verify {out} --engine {receipt['requested']['engine']} proves it on the device"
+            )
     return "\n".join(lines)
 
 

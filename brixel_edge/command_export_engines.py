@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,23 +30,37 @@ class TensorRtMaker:
         spec: of the model.
         settings: of the builder.
         earlier: directory of an earlier export, whose timing caches are used again.
+        caches: timing caches by file name, the newest that is known; every plan of an export starts with them.
     """
 
     kind: EngineKind
     spec: ModelSpec
     settings: EngineSettings
     earlier: Path | None = None
+    caches: dict[str, bytes] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.earlier is not None:
+            self._learn(self.earlier)
 
     def make(self, graph: Path, precision: Precision, out: Path) -> tuple[Path, dict[str, Any]]:
         """See `brixel_edge.export.workshop.EngineMaker.make`."""
         from brixel_edge.export.to_engine import engine_from_onnx
 
-        if self.earlier is not None and self.settings.timing_cache_dir is None:
-            for cache in self.earlier.glob("timing.*.cache"):
-                shutil.copy(cache, out / cache.name)
-        built = engine_from_onnx(graph, self.spec, precision=precision, out=out, kind=self.kind, settings=self.settings)
+        if self.settings.timing_cache_dir is None:
+            for name, content in self.caches.items():
+                (out / name).write_bytes(content)
+        try:
+            built = engine_from_onnx(
+                graph, self.spec, precision=precision, out=out, kind=self.kind, settings=self.settings
+            )
+        finally:
+            self._learn(out)
         report = {key: value for key, value in built.report.to_json().items() if key not in _MEASURED}
         return built.plan, {"backend": f"{self.kind} {built.report.identity.version}", "graph": graph.name, **report}
+
+    def _learn(self, folder: Path) -> None:
+        self.caches.update({path.name: path.read_bytes() for path in folder.glob("timing.*.cache")})
 
     def features(self, engine: Path, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.floating]] | None:
         """See `brixel_edge.export.workshop.EngineMaker.features`."""

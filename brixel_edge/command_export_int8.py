@@ -79,10 +79,14 @@ class Int8Finish:
 
     def _prove(self, stage: Stage, target: str) -> None:
         """Against PyTorch, on the backend that will run it."""
-        from brixel_edge.export.backends import OpenVinoBackend, OrtBackend
+        from brixel_edge.export.backends import OpenVinoBackend, OrtBackend, RoundingBackend
 
         name = ORT_GRAPH if target == "ort" else QDQ_GRAPH
         backend: Backend = OpenVinoBackend() if target == "openvino" else OrtBackend()
+        plan = stage.workshop.made
+        if self.engines is not None and plan is not None and plan.precision != "fp32":
+            stage.add({name: {"islands": stage.workshop.type_surroundings(stage.folder / name, plan)}})
+            backend = RoundingBackend()
         sampler = stage.sections["samplers"][graph_name("fp32")]
         stage.add_graph(name, "int8", (backend,), sampler)
         if self.engines is not None:

@@ -143,9 +143,19 @@ def _directory_text(record: dict[str, Any]) -> list[str]:
     for name, kinds in receipt["precisions"].items():
         lines += ["", f"{name}: {_totals(kinds)}, sampling by {receipt['samplers'].get(name, 'unknown')}"]
         lines += [f"  {line}" for line in _island_lines(receipt["islands"].get(name))]
+    lines += _receipt_engine_lines(receipt["engines"])
     lines += _attempt_lines(receipt)
     lines += _measured_lines(receipt["measured"])
     return [*lines, "", "made by " + ", ".join(f"{name} {version}" for name, version in receipt["tools"].items())]
+
+
+def _receipt_engine_lines(engines: dict[str, Any]) -> list[str]:
+    lines = ["", "engines"] if engines else []
+    for name, engine in engines.items():
+        state = "proven at the export" if engine.get("proven", True) else "NOT PROVEN: the export could not run it"
+        lines.append(f"  {name}  from {engine['graph']}, {engine['typing']} typing, {state}")
+        lines += [f"    {line}" for line in engine["warnings"]]
+    return lines
 
 
 def _totals(kinds: dict[str, dict[str, int]]) -> str:

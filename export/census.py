@@ -16,8 +16,8 @@ from brixel_edge.spec import Precision
 
 MIN_OPSET = 17
 MAX_OPSET = 19  # GridSample is renamed at 20, and TensorRT up to 10.13 then silently samples nearest (NVIDIA #4646)
-# Convolutions take bfloat16 from opset 22 on. INT8 graphs of ONNX Runtime use its own operators.
-MAX_OPSETS: dict[Precision, int] = {"bf16": 22, "int8": 21}
+# Convolutions take bfloat16 from opset 22 on, also those that an INT8 graph leaves in it.
+MAX_OPSETS: dict[Precision, int] = {"bf16": 22, "int8": 22}
 
 # Control flow and shapes that depend on data; each stands for a public report of a wrong or refused engine.
 FORBIDDEN = frozenset(

@@ -30,6 +30,8 @@ UNDERFLOW_ERROR: dict[Level, float] = {"measured": 2e-3, "wide": 5e-4}
 MAX_KEYS = 16384
 
 _PRODUCTS = frozenset({"MatMul", "Gemm", "Conv"})
+# What leaves it are no pixels any more; and a Cast between it and its product would keep an engine from fusing them.
+_ENDS_OF_PIXELS = _PRODUCTS | {"DequantizeLinear"}
 _INTERPOLATION = frozenset({"Mul", "Add"})
 
 
@@ -109,7 +111,7 @@ def _pixels(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     waiting = [entry.name for entry in model.graph.input]
     while waiting:
         for node in readers.get(waiting.pop(), []):
-            if node.op_type not in _PRODUCTS and node.name not in reached:
+            if node.op_type not in _ENDS_OF_PIXELS and node.name not in reached:
                 reached[node.name] = node
                 waiting += node.output
     return list(reached.values())

@@ -30,6 +30,9 @@ _ALWAYS_FLOAT = {"Resize": (1, 2)}
 
 # ONNX lets Conv, MaxPool and InstanceNormalization take bfloat16 from opset 22 on.
 BF16_OPSET, BF16_IR_VERSION = 22, 10
+# ... and QuantizeLinear and DequantizeLinear take fp16 from opset 19 on.
+QDQ_OPSET = 19
+_QDQ = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 
 def half_from_float(
@@ -38,7 +41,7 @@ def half_from_float(
     """Type a graph.
 
     Args:
-        model: fp32, with inferred shapes and a name for every node.
+        model: fp32, with inferred shapes and a name for every node; Q/DQ around integer layers stays where it is.
         precision: of everything outside the islands.
         islands: names of nodes that stay in fp32.
         output: type of the first output; None is fp32, which every reader takes. Further outputs keep the type that
@@ -88,6 +91,8 @@ class _Typing:
         graph = helper.make_graph(self.nodes, source.name, source.input, outputs, list(self.constants.values()))
         is_bf16 = self.precision == "bf16"
         opset = BF16_OPSET if is_bf16 else next(entry.version for entry in self.model.opset_import)
+        if any(node.op_type in _QDQ for node in source.node):
+            opset = max(opset, QDQ_OPSET)
         result = helper.make_model(
             graph,
             opset_imports=[helper.make_opsetid("", opset)],

@@ -95,6 +95,7 @@ class Workshop:
         progress: hears what is being done.
         trace: writes the fp32 graph of a sampler; None traces the student.
         seconds: time spent by kind of work.
+        made: the plan that was carried out last with success; None before.
     """
 
     folder: Path
@@ -108,6 +109,7 @@ class Workshop:
     progress: Progress = lambda line: None
     trace: Trace | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    made: Plan | None = None
 
     def __post_init__(self) -> None:
         self._floats: dict[SamplerKind, Product | BrixelError] = {}
@@ -134,6 +136,7 @@ class Workshop:
             product = self._half(plan, product)
         if self.engines is not None:
             product = self._engine(plan, product, self.engines)
+        self.made = plan
         return product, {name: facts["parity"] for name, facts in product.facts.items() if facts.get("parity")}
 
     def _float(self, sampler: SamplerKind) -> Product:
@@ -206,11 +209,30 @@ class Workshop:
         before = set(graph.parent.iterdir())
         with self._timed("engine"):
             engine, record = engines.make(graph, precision, graph.parent)
-        facts: dict[str, Any] = {"engine": record}
         candidates = engines.features(engine, self.proof.pixels)
+        facts: dict[str, Any] = {"engine": {**record, "proven": candidates is not None}}
         if candidates is not None:
             facts["parity"] = self._compared(engine, precision, {record["backend"]: candidates})
         return tuple(sorted(set(graph.parent.iterdir()) - before)), {engine.name: facts}
+
+    def type_surroundings(self, graph: Path, plan: Plan) -> dict[str, Any]:
+        """Give what an INT8 graph leaves in fp32 the types of a plan that has passed, in place.
+
+        TensorRT computes a tensor in the type that the graph gives it: INT8 among fp32 would be slower than fp16.
+
+        Returns:
+            what the receipt says of the islands.
+
+        Raises:
+            BuildError: the typed graph is not valid.
+        """
+        precision: Half = "bf16" if plan.precision == "bf16" else "fp16"
+        model = onnx.shape_inference.infer_shapes(onnx.load(str(graph)))
+        islands = find_islands(model, self._measured(model), precision, plan.islands or "measured")
+        self.progress(f"typing {graph.name}: {precision} around its integers, {len(islands)} nodes in fp32")
+        typed = half_from_float(model, precision, [island.node for island in islands], output=self.output)
+        graph.write_bytes(typed.SerializeToString(deterministic=True))
+        return islands_record(islands, plan.islands or "measured", self.ranging.names)
 
     def proven_facts(
         self, path: Path, precision: Precision, backends: Sequence[Backend], sampler: SamplerKind

@@ -7,6 +7,7 @@ refused depends on shapes and types alone.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import importlib.util
 
 import numpy as np
@@ -31,12 +32,16 @@ pytestmark = [
 MODELS = {
     "vit-s": ("vit_small_patch16_dinov3", {}, "brixel", (256, 256), "gridsample"),
     "vit-s, gather, not square": ("vit_small_patch16_dinov3", {"depth": 2}, "brixel", (96, 160), "gather"),
+    "vit-s, conv adapter": ("vit_small_patch16_dinov3", {"depth": 2}, "conv", (64, 96), "gridsample"),
     "default": ("vit_mini_dinov3", {}, "brixel", (256, 256), "gridsample"),
     "default, materialised": ("vit_mini_dinov3", {"depth": 2}, "brixel", (64, 96), "materialised"),
     "patch 14": ("vit_small_patch14_dinov2", {"depth": 2}, "brixel", (112, 168), "gather"),
-    "conv adapter": ("vit_mini_dinov3", {"depth": 2}, "conv", (64, 96), "gridsample"),
+    "patch 14, conv adapter": ("vit_small_patch14_dinov2", {"depth": 2}, "conv", (56, 84), "gridsample"),
+    "conv adapter, full frame": ("vit_mini_dinov3", {"depth": 2}, "conv, full frame", (128, 192), "gridsample"),
     "no adapter": ("vit_base_patch16_siglip2", {"depth": 2}, "none", (64, 96), "gridsample"),
+    "no adapter, pe": ("vit_base_patch16_pe", {"depth": 2}, "none", (96, 64), "gridsample"),
 }
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +56,16 @@ def typed(tmp_path_factory):
             trace(model, source)
         if precision == "fp32":
             return source
-        float_graph = onnx.shape_inference.infer_shapes(onnx.load(str(source)))
-        shape = [dim.dim_value for dim in float_graph.graph.input[0].type.tensor_type.shape.dim]
-        image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-        islands = find_islands(float_graph, measure_ranges(float_graph, [image]), precision)
+        shape = (1, *MODELS[model][3], 3)
+        images = [np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8) for seed in range(2)]
         path = folder / f"{stem}.{precision}.onnx"
-        onnx.save(half_from_float(float_graph, precision, [island.node for island in islands]), str(path))
+        if precision == "int8":
+            importlib.import_module("all_integer").write(source, images, path)
+            source = path
+        float_graph = onnx.shape_inference.infer_shapes(onnx.load(str(source)))
+        half = "fp16" if precision == "int8" else precision  # trt-int8 is fp16 around its integers
+        islands = find_islands(float_graph, measure_ranges(float_graph, images[:1]), half)
+        onnx.save(half_from_float(float_graph, half, [island.node for island in islands]), str(path))
         return path
 
     return graph
@@ -65,6 +74,7 @@ def typed(tmp_path_factory):
 def trace(model: str, path) -> None:
     from brixel_edge.backbone import Backbone, create_vit
     from brixel_edge.backbone_specs import BACKBONES
+    from brixel_edge.conv_adapter import ConvSettings
     from brixel_edge.export.fuse import FusedModel, spec_from_student
     from brixel_edge.export.to_onnx import onnx_from_model
     from brixel_edge.student import Student, build_refiner
@@ -76,13 +86,14 @@ def trace(model: str, path) -> None:
         row = dataclasses.replace(
             row, depth=depth, tap_layers=tuple(range(depth)), overrides=(*row.overrides, ("depth", depth))
         )
-    refiner = build_refiner(row.width, len(row.tap_layers), adapter)
+    adapter, *frame = adapter.split(", ")
+    refiner = build_refiner(row.width, len(row.tap_layers), adapter, conv=ConvSettings(full_frame=bool(frame)))
     student = Student(Backbone(create_vit(row), row, trained=False), refiner).eval()
     spec = spec_from_student(student, *size, adapter, name=name)
     onnx_from_model(FusedModel(student, spec, sampler).eval(), spec, path, has_samples=sampler == "materialised")
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("model", MODELS)
 def test_every_exported_graph_parses_and_builds(typed, tmp_path, model, precision):
     built = engine_from_onnx(
@@ -99,4 +110,7 @@ def test_every_exported_graph_parses_and_builds(typed, tmp_path, model, precisio
     assert tensors["image"] == ("uint8", 3)
     assert tensors["features"][0] == "fp32"
     assert sum(name.startswith("materialised.") for name in tensors) == (4 if "materialised" in model else 0)
-    assert built.report.layer_types[precision] > 50
+    layers = built.report.layer_types
+    assert layers["fp16" if precision == "int8" else precision] > 30
+    # Three layers of int8 output a node: two quantisers (activation and weight) and what TensorRT sets between them.
+    assert (layers.get("int8", 0) > 10) == (precision == "int8")
