@@ -1,12 +1,13 @@
-# make demo, make test: each sets everything up by itself, given only Python >= 3.10, make and a C library.
+# make demo, make test, make rtx: each sets everything up by itself, given only Python >= 3.10, make and a C library.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
+RTX    := $(VENV)/.ready-rtx
 DEMO_OUT     ?= demo
 DEMO_SECONDS ?= 10
 
-.PHONY: demo test check setup lock bench clean
+.PHONY: demo test rtx check setup lock bench clean
 
 setup: $(STAMP)
 
@@ -18,11 +19,20 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --no-deps -e .
 	@touch $@
 
+# TensorRT-RTX, 240 MB to fetch, once: uv keeps it in its cache.
+$(RTX): requirements-rtx.lock $(STAMP)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-rtx.lock
+	@touch $@
+
 demo: $(STAMP)
 	$(BIN)/python -m brixel_edge.command_demo --out $(DEMO_OUT) --seconds $(DEMO_SECONDS)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+# Every kind of graph that we export, compiled by a real TensorRT, which needs no GPU for that.
+rtx: $(RTX)
+	$(BIN)/python -m pytest -m rtx --numprocesses 2 --dist worksteal
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -34,7 +44,9 @@ bench: $(STAMP)
 
 lock:
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header \
-	  --extra train --extra export --extra openvino --extra video --extra trt-rtx --group dev pyproject.toml -o requirements.lock
+	  --extra train --extra export --extra openvino --extra video --group dev pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header \
+	  --extra trt-rtx --constraint requirements.lock pyproject.toml -o requirements-rtx.lock
 
 clean:
 	rm -rf $(VENV) build dist demo .pytest_cache .ruff_cache

@@ -166,6 +166,16 @@ def test_make_test_is_the_suite_that_runs_now():
     assert "-m pytest" in plan.stdout
 
 
+def test_ci_runs_what_readme_names_and_the_suite_comes_last():
+    typed = [
+        line for line in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines() if line.startswith("make")
+    ]
+    assert typed == ["make rtx", "make test"]
+    assert set(typed) < set(commands())
+    plan = subprocess.run(["make", "-n", "-C", str(ROOT), "rtx"], capture_output=True, text=True, check=True)
+    assert "-m pytest -m rtx" in plan.stdout
+
+
 def test_no_other_commands_are_in_readme():
     programs = {command.split()[0] for command in commands()}
     readers = {"brixel-inspect", "brixel-verify", "brixel-bench"}
