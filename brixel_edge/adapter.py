@@ -28,6 +28,11 @@ def resize_map(x: Tensor, height: int, width: int) -> Tensor:
     return functional.interpolate(x, size=(height, width), mode="bilinear", align_corners=False)
 
 
+def tokens_of(x: Tensor) -> Tensor:
+    """(B, C, h, w) -> (B, h * w, C); in this order a map made of tokens, or channels-last, need not be copied."""
+    return x.permute(0, 2, 3, 1).flatten(1, 2)
+
+
 def _conv_norm(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
     conv = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
     return [conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
@@ -179,10 +184,10 @@ class BrixelAdapter(nn.Module):
         fine = resize_map(fine, 4 * height, 4 * width)
         coarse = resize_map(coarse, 2 * height, 2 * width)
         query_grid = (2 * height, 2 * width)
-        query = coarse.flatten(2).transpose(1, 2) + self.level_embed
+        query = tokens_of(coarse) + self.level_embed
         references = reference_points(*query_grid, device=query.device)
         for interaction, tapped in zip(self.interactions, maps, strict=True):
-            tokens = tapped.flatten(2).transpose(1, 2)
+            tokens = tokens_of(tapped)
             for extractor in interaction.extractors():  # type: ignore[operator]
                 query = extractor(query, references, tokens, (height, width), query_grid)
         refined = query.transpose(1, 2).reshape(query.shape[0], -1, *query_grid)

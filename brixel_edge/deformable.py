@@ -32,10 +32,10 @@ def sample_with_gridsample(value: Tensor, locations: Tensor) -> Tensor:
 
     Args:
         value: (N, C, h, w).
-        locations: (N, Q, P, 2), (x, y) in [-1, 1] over the map.
+        locations: (N, P, Q, 2), (x, y) in [-1, 1] over the map.
 
     Returns:
-        (N, C, Q, P), zeros where a neighbour lies outside.
+        (N, C, P, Q), zeros where a neighbour lies outside.
     """
     return functional.grid_sample(value, locations, mode="bilinear", padding_mode="zeros", align_corners=False)
 
@@ -45,24 +45,24 @@ def sample_with_gather(value: Tensor, locations: Tensor) -> Tensor:
 
     Args:
         value: (N, C, h, w).
-        locations: (N, Q, P, 2), (x, y) in [-1, 1] over the map.
+        locations: (N, P, Q, 2), (x, y) in [-1, 1] over the map.
 
     Returns:
-        (N, C, Q, P), zeros where a neighbour lies outside.
+        (N, C, P, Q), zeros where a neighbour lies outside.
     """
     count, channels, height, width = value.shape
-    queries, points = locations.shape[1], locations.shape[2]
+    points, queries = locations.shape[1], locations.shape[2]
     # One ring of zeros takes every outside neighbour; clamping keeps far points inside that ring.
     flat = functional.pad(value, (1, 1, 1, 1)).reshape(count, channels, (height + 2) * (width + 2))
     x = (locations[..., 0] * (width / 2) + (width - 1) / 2).clamp(-1.0, float(width))
     y = (locations[..., 1] * (height / 2) + (height - 1) / 2).clamp(-1.0, float(height))
     x0, y0 = x.floor().clamp(max=width - 1), y.floor().clamp(max=height - 1)
     fx, fy = x - x0, y - y0
-    corner = ((y0 + 1) * (width + 2) + (x0 + 1)).to(torch.int64).reshape(count, 1, queries * points)
+    corner = ((y0 + 1) * (width + 2) + (x0 + 1)).to(torch.int64).reshape(count, 1, points * queries)
 
     def neighbour(step: int, weight: Tensor) -> Tensor:
-        index = (corner + step).expand(count, channels, queries * points)
-        return flat.gather(2, index) * weight.reshape(count, 1, queries * points)
+        index = (corner + step).expand(count, channels, points * queries)
+        return flat.gather(2, index) * weight.reshape(count, 1, points * queries)
 
     row = width + 2
     samples = (
@@ -71,7 +71,7 @@ def sample_with_gather(value: Tensor, locations: Tensor) -> Tensor:
         + neighbour(row, (1 - fx) * fy)
         + neighbour(row + 1, fx * fy)
     )
-    return samples.reshape(count, channels, queries, points)
+    return samples.reshape(count, channels, points, queries)
 
 
 SAMPLERS = {
@@ -152,10 +152,10 @@ class DeformableAttention(nn.Module):
         offsets = self.sampling_offsets(query).reshape(batch, queries, heads, points, 2).float()
         if not self.has_folded_scale:
             offsets = offsets * _half_map_of_a_cell(height, width, query.device)
-        locations = references[None, :, None, None, :] + offsets
-        locations = locations.permute(0, 2, 1, 3, 4).reshape(batch * heads, queries, points, 2)
-        weights = self.attention_weights(query).reshape(batch, queries, heads, points).softmax(-1)
-        weights = weights.permute(0, 2, 1, 3).reshape(batch * heads, 1, queries, points)
-        samples = SAMPLERS[self.sampler](value.float(), locations)
-        merged = (samples * weights).sum(-1).reshape(batch, -1, queries).transpose(1, 2)
+        # Queries innermost: CPUs add, weigh and normalise whole rows of them, where four points a query fill no vector.
+        locations = references + offsets.permute(0, 2, 3, 1, 4).reshape(batch * heads, points, queries, 2)
+        weights = self.attention_weights(query).transpose(1, 2).reshape(batch * heads, points, queries).softmax(1)
+        samples = SAMPLERS[self.sampler](value.float(), locations).flatten(2)
+        weighted = samples * weights.reshape(batch * heads, 1, points * queries)
+        merged = weighted.reshape(-1, points, queries).sum(1).reshape(batch, -1, queries).transpose(1, 2)
         return self.output_proj(merged.to(query.dtype))

@@ -24,7 +24,8 @@ class ChannelNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> the same shape."""
-        return self.ln(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        # As tokens: OpenVINO moves a map to them and back for nothing, but copies it for a permutation of four axes.
+        return self.ln(x.flatten(2).transpose(1, 2)).transpose(1, 2).reshape(x.shape)
 
 
 class ResidualBlock(nn.Module):

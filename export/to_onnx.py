@@ -22,6 +22,7 @@ from brixel_edge.errors import BuildError
 from brixel_edge.export.census import Census, assert_census
 from brixel_edge.export.fuse import FusedModel
 from brixel_edge.export.passes import fusable_gelu, materialised_samples
+from brixel_edge.export.rope import whole_rope
 from brixel_edge.onnx_metadata import SPEC_KEY
 from brixel_edge.spec import ModelSpec
 
@@ -49,6 +50,7 @@ def onnx_from_model(model: FusedModel, spec: ModelSpec, out: Path, *, has_sample
     image = torch.zeros((1, spec.image.height, spec.image.width, 3), dtype=torch.uint8)
     graph = _simplified(_traced(model, image))
     fusable_gelu(graph)
+    whole_rope(graph)
     _strip(graph)
     graph = onnx.shape_inference.infer_shapes(graph, strict_mode=True)
     if has_samples:
