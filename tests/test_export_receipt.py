@@ -16,7 +16,7 @@ from brixel_edge.export.fuse import spec_from_student
 from brixel_edge.export.reference import reference_features
 from brixel_edge.export.workshop import ProofImages
 from brixel_edge.proof import MAX_CELLS, lattice_step, load_proof, proof_from_references, save_proof
-from brixel_edge.receipt import SCHEMA_PATH, SECTIONS, read_receipt
+from brixel_edge.receipt import RECEIPT_VERSION, SCHEMA_PATH, SECTIONS, read_receipt
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +105,37 @@ def test_the_schema_refuses_what_is_none(exported, schema, spoil):
     spoil(receipt)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(receipt, schema)
+
+
+RECEIPTS = sorted((Path(__file__).parent / "receipts").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", RECEIPTS, ids=lambda path: path.stem)
+def test_receipts_that_earlier_releases_wrote_are_read(path, tmp_path, capsys):
+    """Written by the exporter of their time, not by hand."""
+    from brixel_edge.command_inspect import main
+
+    (folder := tmp_path / "m.brixel").mkdir()
+    shutil.copy(path, folder / "model.json")
+    bundle = open_bundle(folder)
+    assert (bundle.spec.backbone, bundle.spec.grid) == ("vit_mini_dinov3", (16, 24))
+    assert bundle.manifest["samplers"] == dict.fromkeys(
+        bundle.manifest["census"] or bundle.manifest["parity"], "gridsample"
+    )
+    assert set(SECTIONS) <= bundle.manifest.keys()
+    assert main([str(folder)]) == 0
+    told = capsys.readouterr().out
+    assert "vit_mini_dinov3" in told and "missing" in told  # its files are not here
+    assert f"{bundle.manifest['parity']['graph.fp32.onnx']['frobenius']:.1e}" in told
+
+
+def test_a_receipt_of_each_version_is_kept():
+    kept = [json.loads(path.read_text(encoding="utf-8"))["manifest_version"] for path in RECEIPTS]
+    assert kept == list(range(1, RECEIPT_VERSION + 1))
+
+
+def test_a_kept_receipt_of_this_version_follows_the_schema(schema):
+    jsonschema.validate(json.loads(RECEIPTS[-1].read_text(encoding="utf-8")), schema)
 
 
 def test_version_1_is_read_as_this_one(exported, tmp_path):
