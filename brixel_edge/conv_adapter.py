@@ -6,7 +6,7 @@ an engine has to compute (BatchNorm is folded into convolutions at export). For 
 the GFLOP of the paper's adapter without its dead parts.
 
 The paper's student guesses detail above its own resolution. Ours may be given the full frame, at four times the
-backbone's view on each side, and then sees it.
+backbone's view on each side, and then sees it (`conv_stem`).
 
 Key names must not be those that `weights` drops as dead parts of the authors' adapter (`adapter.up`, `adapter.norm2`).
 """
@@ -14,13 +14,13 @@ Key names must not be those that `weights` drops as dead parts of the authors' a
 from __future__ import annotations
 
 import functools
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from brixel_edge.adapter import resize_map
+from brixel_edge.conv_stem import ImageStem
 from brixel_edge.errors import SpecError
 
 FULL_FRAME_SCALE = 4
@@ -32,7 +32,6 @@ TOKEN_FACTOR = 2
 BLOCKS = (2, 2, 3)
 KERNELS = (7, 5, 3)
 EXPANSION = 2
-FRAME_PATCH_PX = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,52 +51,6 @@ class ConvSettings:
             raise SpecError(f"adapter width {self.width} is not a positive multiple of 16; 64, 96 and 128 are usual")
         if type(self.full_frame) is not bool:
             raise SpecError(f"full_frame {self.full_frame!r} is not true or false")
-
-
-def _conv_norm(inputs: int, outputs: int, kernel: int, stride: int) -> list[nn.Module]:
-    padding = (kernel - 1) // 2 if kernel != stride else 0
-    conv = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=padding, bias=False)
-    return [conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
-
-
-def dct_filters(size_px: int, count: int) -> Tensor:
-    """The lowest frequencies of a picture's patch, orthonormal: what JPEG keeps.
-
-    Args:
-        size_px: side of the patch.
-        count: filters; half of brightness, a quarter each of red-green and of blue-yellow.
-
-    Returns:
-        (count, 3, size_px, size_px).
-    """
-    x = (torch.arange(size_px) + 0.5) / size_px
-    waves = torch.stack([torch.cos(math.pi * k * x) for k in range(size_px)]) * math.sqrt(2 / size_px)
-    waves[0] /= math.sqrt(2)
-    colours = nn.functional.normalize(torch.tensor([[1.0, 1, 1], [1, -1, 0], [0.5, 0.5, -1]]), dim=1)
-    frequencies = sorted(((v, u) for v in range(size_px) for u in range(size_px)), key=lambda f: (sum(f), max(f), f))
-    shares = (count - 2 * (count // 4), count // 4, count // 4)
-    return torch.stack(
-        [
-            colour[:, None, None] * waves[v][:, None] * waves[u]
-            for colour, share in zip(colours, shares, strict=True)
-            for v, u in frequencies[:share]
-        ]
-    )
-
-
-def image_stem(settings: ConvSettings) -> nn.Sequential:
-    """Normalised view (B, 3, H, W), or frame (B, 3, 4H, 4W), -> (B, width, H/4, W/4).
-
-    The frame is cut into patches of 8 px, which is a space-to-depth and a 1x1 convolution in one. Its filters start as
-    cosines: random ones take several times as many steps to tell detail from brightness.
-    """
-    width = settings.width
-    if not settings.full_frame:
-        return nn.Sequential(*_conv_norm(3, width // 2, 3, 2), *_conv_norm(width // 2, width, 3, 2))
-    patches = _conv_norm(3, width // 2, FRAME_PATCH_PX, FRAME_PATCH_PX)
-    with torch.no_grad():
-        patches[0].weight.copy_(dct_filters(FRAME_PATCH_PX, width // 2))  # type: ignore[operator, union-attr]
-    return nn.Sequential(*patches, *_conv_norm(width // 2, width, 3, 2))
 
 
 class ConvBlock(nn.Module):
@@ -131,7 +84,7 @@ class ConvAdapter(nn.Module):
         super().__init__()
         width = settings.width
         tokens = TOKEN_FACTOR * width
-        self.stem = image_stem(settings)
+        self.stem = ImageStem(width, FULL_FRAME_SCALE if settings.full_frame else None)
         self.halve = nn.Sequential(
             nn.Conv2d(width, width, 3, stride=2, padding=1, groups=width, bias=False),
             nn.BatchNorm2d(width),
@@ -228,7 +181,10 @@ class ConvRefiner(nn.Module):
         refined, tokens = self.adapter(image, maps)
         return self.head(refined, tokens, maps[-1])
 
-    def adopt_unit(self, unit: Tensor) -> None:
-        """Learn in units of the backbone's features: (D,), the weights of its final norm."""
-        for conv in (self.head.correct, self.head.out):
-            conv.unit.copy_(unit.detach().abs())
+    def adopt(self, vit: nn.Module) -> None:
+        """Start from the backbone: its final norm's weights are the unit of what is learnt, its first MLP the stem."""
+        unit = getattr(getattr(vit, "norm", None), "weight", None)
+        if isinstance(unit, Tensor):
+            for conv in (self.head.correct, self.head.out):
+                conv.unit.copy_(unit.detach().abs())
+        self.adapter.stem.adopt_first_block(vit)

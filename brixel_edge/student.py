@@ -58,9 +58,8 @@ class Student(nn.Module):
         self.backbone = backbone
         self.refiner = refiner
         self.trained = backbone.trained and (trained or refiner is None)
-        norm = getattr(backbone.vit, "norm", None)
-        if isinstance(refiner, ConvRefiner) and isinstance(weight := getattr(norm, "weight", None), Tensor):
-            refiner.adopt_unit(weight)
+        if isinstance(refiner, ConvRefiner):
+            refiner.adopt(backbone.vit)
 
     @property
     def view_scale(self) -> int:
