@@ -146,12 +146,15 @@ def staged_directory(out: Path) -> Iterator[Path]:
     An earlier model directory at `out` is replaced whole; anything else there is refused.
 
     Raises:
-        BundleError: `out` exists and is not a model directory.
+        BundleError: `out` exists and is not a model directory, or nothing can be written there.
     """
     if out.exists() and not _is_replaceable(out):
         raise BundleError(f"{out} exists and is not a model directory; choose another --out or remove it")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    stage = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise BundleError(f"nothing can be written at {out} ({error.strerror}); choose another --out") from error
     try:
         stage.chmod(0o755)
         yield stage

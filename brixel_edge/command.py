@@ -7,6 +7,7 @@ Everything else (progress, warnings, errors) goes to stderr. Imports nothing hea
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import logging
 import os
@@ -14,9 +15,9 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
-from brixel_edge.errors import BrixelError, MemoryBudgetError
+from brixel_edge.errors import BrixelError, MemoryBudgetError, SpecError
 
 Command = Callable[[argparse.Namespace], tuple[dict[str, Any], str]]
 
@@ -59,6 +60,7 @@ def run_command(parser: argparse.ArgumentParser, command: Command, argv: list[st
     Raises:
         SystemExit: by argparse, with 0 for --help and 2 for a usage error.
     """
+    parser.error = functools.partial(_usage_error, parser)  # type: ignore[method-assign]
     arguments = parser.parse_args(argv)
     level = logging.DEBUG if arguments.debug else logging.WARNING
     try:
@@ -74,6 +76,11 @@ def run_command(parser: argparse.ArgumentParser, command: Command, argv: list[st
     except Exception as error:
         return _report(error, parser.prog, as_json=arguments.json, debug=arguments.debug)
     return 0
+
+
+def _usage_error(parser: argparse.ArgumentParser, message: str) -> NoReturn:
+    """One line, where argparse prints the usage of all flags in front of it."""
+    parser.exit(SpecError.exit_code, f"{parser.prog}: error: {message}; {parser.prog} --help lists all flags\n")
 
 
 def _report(error: Exception, program: str, as_json: bool, debug: bool) -> int:

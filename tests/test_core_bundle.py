@@ -117,6 +117,16 @@ def test_a_second_export_replaces_the_first_whole(bundle):
     assert sorted(path.name for path in bundle.iterdir()) == ["graph.fp32.onnx", "model.json"]
 
 
+def test_a_place_where_nothing_can_be_written_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("a file, no folder")
+    with (
+        pytest.raises(BundleError, match=r"nothing can be written at .*m\.brixel \(.+\); choose another --out"),
+        staged_directory(tmp_path / "notes.txt" / "m.brixel"),
+    ):
+        pass
+    assert (tmp_path / "notes.txt").read_text() == "a file, no folder"
+
+
 def test_a_folder_of_other_things_is_never_replaced(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(BundleError, match="is not a model directory"), staged_directory(tmp_path):

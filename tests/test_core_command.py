@@ -83,6 +83,14 @@ def test_an_interrupt_is_no_traceback(capsys):
     assert capsys.readouterr().err == "brixel-test: interrupted\n"
 
 
+def test_a_usage_error_is_one_line_too(capsys):
+    with pytest.raises(SystemExit) as end:
+        run_command(parser(), failing_with(AssertionError), ["--sise", "4"])
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "brixel-test: error: unrecognized arguments: --sise 4; brixel-test --help lists all flags"
+
+
 def test_usage_errors_are_two():
     with pytest.raises(SystemExit) as end:
         run_command(parser(), lambda arguments: ({}, ""), ["--no-such-flag"])
