@@ -159,6 +159,7 @@ def _measured(contestants: Sequence[Contestant], protocol: Protocol, *, in_turn:
 def table(record: dict[str, Any]) -> str:
     """The result for people."""
     machine, protocol = record["machine"], record["protocol"]
+    column = max([43, *(len(row["name"]) for row in record["rows"])]) + 1
     height, width = record["model"]["size"]
     lines = [
         f"{record['model']['name']}, {height}x{width}, batch 1",
@@ -168,16 +169,16 @@ def table(record: dict[str, Any]) -> str:
         f"{protocol['warmup']} calls to warm up, then {protocol['rounds']} turns of {protocol['calls']} calls, "
         + ("side by side" if protocol["is_side_by_side"] else "one engine after another"),
         "",
-        f"{'engine':<44}{'p50 ms':>9}{'p99 ms':>9}{'per s':>8}{'peak MiB':>10}{'load s':>8}",
+        f"{'engine':<{column}}{'p50 ms':>9}{'p99 ms':>9}{'per s':>8}{'peak MiB':>10}{'load s':>8}",
     ]
     for row in record["rows"]:
         if row["error"] is not None:
-            lines.append(f"{row['name']:<44}  not run: {row['error']}")
+            lines.append(f"{row['name']:<{column}}  not run: {row['error']}")
             continue
         memory = _number(row["peak_bytes"] / MIB if row["peak_bytes"] else None)
         device = f"  + {row['device_bytes'] / MIB:.0f} MiB on the device" if row["device_bytes"] else ""
         lines.append(
-            f"{row['name']:<44}{row['p50_ms']:>9.1f}{row['p99_ms']:>9.1f}{row['per_s']:>8.1f}{memory:>10}"
+            f"{row['name']:<{column}}{row['p50_ms']:>9.1f}{row['p99_ms']:>9.1f}{row['per_s']:>8.1f}{memory:>10}"
             f"{row['load_s']:>8.2f}{device}"
         )
     return "\n".join(lines)

@@ -130,8 +130,9 @@ def _spec_lines(spec: dict[str, Any]) -> list[str]:
 def _directory_text(record: dict[str, Any]) -> list[str]:
     receipt = record["receipt"]
     lines = [record["path"], *_spec_lines(receipt["spec"]), "", "files"]
+    width = max(46, *(len(name) for name in receipt["files"])) + 2
     lines += [
-        f"  {name:<48}{entry['bytes'] / 1e6:>9.2f} MB  {entry['sha256'][:12]}  {record['intact'][name]}"
+        f"  {name:<{width}}{entry['bytes'] / 1e6:>9.2f} MB  {entry['sha256'][:12]}  {record['intact'][name]}"
         for name, entry in receipt["files"].items()
     ]
     if receipt["parity"]:

@@ -242,7 +242,9 @@ def _loaded(images: Path, bundle: Bundle) -> tuple[list[str], list[NDArray[np.ui
 def _features(entry: Contestant, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.floating]]:
     from brixel_edge.runtimes.base import RuntimeSettings, open_runtime
 
-    runtime = open_runtime(entry.path, entry.backend, RuntimeSettings(threads=entry.threads))
+    # This is the gate: an engine that would be refused at its first load is to be shown with its figures.
+    settings = RuntimeSettings(threads=entry.threads, is_proven_first=False)
+    runtime = open_runtime(entry.path, entry.backend, settings)
     try:
         return [runtime.infer(image)["features"] for image in images]
     finally:
@@ -304,18 +306,19 @@ def _write_map(path: Path, references: References, verdicts: Sequence[Verdict], 
 
 def table(record: dict[str, Any]) -> str:
     """The result for people."""
+    width = max([43, *(len(entry["engine"]) for entry in record["engines"])]) + 1
     lines = [
         f"{record['model']} against {record['reference']} (cells: {record['cells']})",
-        f"{'engine':<44}{'mean':>10}{'worst 1 %':>11}{'centred':>10}{'error':>10}",
+        f"{'engine':<{width}}{'mean':>10}{'worst 1 %':>11}{'centred':>10}{'error':>10}",
     ]
     for entry in record["engines"]:
         parity = entry["parity"]
         if parity is None:
-            lines.append(f"{entry['engine']:<44}  not run: {entry['reason']}")
+            lines.append(f"{entry['engine']:<{width}}  not run: {entry['reason']}")
             continue
         state = "passed" if entry["passed"] else "FAILED"
         lines.append(
-            f"{entry['engine']:<44}{parity['cosine_mean']:>10.6f}{parity['cosine_p01']:>11.6f}"
+            f"{entry['engine']:<{width}}{parity['cosine_mean']:>10.6f}{parity['cosine_p01']:>11.6f}"
             f"{parity['centred_mean']:>10.6f}{parity['frobenius']:>10.1e}  {state}"
         )
     return "\n".join([*lines, f"difference map: {record['map']}"])

@@ -73,10 +73,13 @@ class RuntimeSettings:
     Attributes:
         threads: of the CPU backends; None takes one per core.
         openvino_precision: in what OpenVINO computes float graphs; bf16 is faster where the CPU has it, and differs.
+        is_proven_first: a TensorRT engine that was never proven on this device must pass its gate before it is handed
+            out; False is for who runs the gate anyway.
     """
 
     threads: int | None = None
     openvino_precision: OpenVinoPrecision = "f32"
+    is_proven_first: bool = True
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:

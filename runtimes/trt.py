@@ -26,6 +26,7 @@ from brixel_edge.engine_report import (
 from brixel_edge.errors import BackendMissing, BuildError, BundleError, MemoryBudgetError, SpecError
 from brixel_edge.runtimes.base import RuntimeSettings
 from brixel_edge.runtimes.cuda_buffers import CudaStream, TensorBuffer
+from brixel_edge.runtimes.first_load import prove_on_first_load
 from brixel_edge.runtimes.trt_checks import INPUT_NAME, check_identity, check_memory, check_tensors, plan_of_graph
 from brixel_edge.runtimes.trt_engine import TrtEngine
 from brixel_edge.spec import ModelSpec
@@ -119,13 +120,21 @@ def open_engine(path: Path, settings: RuntimeSettings) -> TrtRuntime:
 
     Args:
         path: a plan, or a graph of a model directory that has engines.
-        settings: of the CPU backends; nothing in them concerns TensorRT.
+        settings: whether an engine must pass its gate before its first frame on this device.
 
     Raises:
-        As `open_trt`, and BundleError where no plan beside the graph is for this device.
+        As `open_trt`, BundleError where no plan beside the graph is for this device, and ParityError where it computes
+        something else here than PyTorch did.
     """
-    del settings
-    return open_trt(path if path.suffix != ".onnx" else plan_of_graph(path, _device_identity))
+    plan = path if path.suffix != ".onnx" else plan_of_graph(path, _device_identity)
+    runtime = open_trt(plan)
+    if settings.is_proven_first:
+        try:
+            prove_on_first_load(plan, read_report(plan), current_device(import_cudart()), runtime)
+        except Exception:
+            runtime.close()
+            raise
+    return runtime
 
 
 def open_trt(

@@ -26,7 +26,7 @@ VOCABULARY = {
     "resize",
     "pca",
 }
-VOCABULARY |= {"memory", "receipt", "engine_report", "cuda_device"}
+VOCABULARY |= {"memory", "receipt", "engine_report", "cuda_device", "proof"}
 STAGES = {"brixel_edge.export", "brixel_edge.runtimes", "brixel_edge.calib"}
 MAY_IMPORT = {
     "vocabulary": set(),
