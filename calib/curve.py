@@ -25,6 +25,8 @@ from brixel_edge.calib.lowering import Cells, Target, cells_over, open_lowering,
 from brixel_edge.calib.plan import Plan
 from brixel_edge.calib.progress import progress
 
+_TITLES: dict[Target, str] = {"ort": "ONNX Runtime", "openvino": "OpenVINO", "trt": "ONNX Runtime, as TensorRT rounds"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class CurvePoint:
@@ -116,15 +118,19 @@ def draw_curve(points: Sequence[CurvePoint], plan: Plan, target: Target, path: P
     predicted = [(point.int8_nodes, max(1 - min(point.cosine.values()), floor)) for point in plan.pareto]
     axes[0].semilogy(*zip(*predicted, strict=True), label="predicted from one sweep")
     measured = [(point.int8_nodes, max(1 - point.measured, floor)) for point in points]
-    axes[0].semilogy(*zip(*measured, strict=True), "o", label=f"measured on {target}")
+    axes[0].semilogy(*zip(*measured, strict=True), "o", label=f"measured in {_TITLES[target]}")
     axes[0].axhline(1 - plan.bounds.mean, linestyle="--", color="grey", label=f"bound {plan.bounds.mean}")
-    axes[0].axvline(len(plan.integers), linestyle=":", color="grey", label="chosen")
+    axes[0].axvline(len(plan.integers), linestyle=":", color="grey", label=f"chosen: {len(plan.integers)} nodes")
+    axes[0].set_title(f"INT8 of graph {plan.graph_sha256[:12]}")
     axes[0].set_ylabel("1 - mean cosine")
-    axes[0].legend()
+    axes[0].legend(fontsize="small")
+    for axis in axes:
+        axis.grid(alpha=0.3)
     if timed:
-        axes[1].plot([point.int8_nodes for point in timed], [point.latency_ms for point in timed], "o-")
-        axes[1].set_ylabel("latency [ms]")
-        axes[1].set_ylim(bottom=0)
-    axes[-1].set_xlabel("nodes in INT8")
+        latencies = [point.latency_ms or 0.0 for point in timed]
+        axes[1].plot([point.int8_nodes for point in timed], latencies, "o-")
+        axes[1].set_ylabel(f"latency in {_TITLES[target]} [ms]")
+        axes[1].set_ylim(0, 1.15 * max(latencies))
+    axes[-1].set_xlabel("linears and convolutions in INT8, the rest in floating point")
     figure.savefig(path, dpi=110, metadata={"Software": None})
     return path

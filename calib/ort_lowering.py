@@ -39,6 +39,7 @@ def ort_graph(smoothed: Graph, integers: Iterable[IntegerLayer], ranges: Mapping
         ranges: tensor -> range, for the inputs of linears and the results of convolutions.
     """
     graph = smoothed.copy()
+    _write_gelus(graph)
     if not any(entry.domain == CONTRIB for entry in graph.model.opset_import):
         graph.model.opset_import.append(helper.make_opsetid(CONTRIB, 1))
     writer = _Writer(graph, ranges)
@@ -47,6 +48,46 @@ def ort_graph(smoothed: Graph, integers: Iterable[IntegerLayer], ranges: Mapping
         (writer.linear if entry.layer.is_linear else writer.convolution)(entry)
     graph.commit()
     return graph
+
+
+def _write_gelus(graph: Graph) -> None:
+    """Replace x * (1 + erf(x / sqrt 2)) * 0.5 by ONNX Runtime's own operator."""
+    for erf in [node for node in graph.nodes if node.op_type == "Erf"]:
+        found = _gelu(graph, erf)
+        if found is not None:
+            x, last = found
+            name = f"{last.name}/gelu"
+            graph.insert_before(last, helper.make_node("Gelu", [x], last.output, name=name, domain=CONTRIB))
+            graph.remove(last)
+    graph.commit()
+
+
+def _gelu(graph: Graph, erf: onnx.NodeProto) -> tuple[str, onnx.NodeProto] | None:
+    """(x, the node that makes the result) of the GELU that an Erf belongs to, if it does."""
+    scaled = graph.producer.get(erf.input[0])
+    if scaled is None or not (_is_by(graph, scaled, "Div", 2**0.5) or _is_by(graph, scaled, "Mul", 0.5**0.5)):
+        return None
+    x = next(name for name in scaled.input if name not in graph.constants)
+    shifted = _only_reader(graph, erf)
+    product = _only_reader(graph, shifted)
+    halved = _only_reader(graph, product)
+    if shifted is None or product is None or halved is None or not _is_by(graph, shifted, "Add", 1.0):
+        return None
+    is_gelu = product.op_type == "Mul" and x in product.input and _is_by(graph, halved, "Mul", 0.5)
+    return (x, halved) if is_gelu else None
+
+
+def _only_reader(graph: Graph, node: onnx.NodeProto | None) -> onnx.NodeProto | None:
+    if node is None or node.output[0] in graph.outputs:
+        return None
+    readers = graph.consumers[node.output[0]]
+    return readers[0] if len(readers) == 1 else None
+
+
+def _is_by(graph: Graph, node: onnx.NodeProto, op: str, value: float) -> bool:
+    """Whether a node is an operation with one constant number."""
+    numbers = [graph.array(name) for name in node.input if name in graph.constants]
+    return node.op_type == op and len(numbers) == 1 and numbers[0].size == 1 and abs(numbers[0].item() - value) < 1e-6
 
 
 class _Writer:

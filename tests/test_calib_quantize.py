@@ -186,6 +186,25 @@ def test_ort_lowering_needs_no_session_options(done):
         assert np.isfinite(session.run(None, {"image": FRAMES[0][None]})[0]).all()
 
 
+def test_ort_lowering_writes_gelu_as_one_operator(parts):
+    """Two of the four blocks have it as exporters write it; with no layer in INT8 only that differs."""
+    graph = parts[0]
+    lowered = ort_graph(graph, [], {})
+    kinds = [(node.domain, node.op_type) for node in lowered.nodes]
+    assert kinds.count(("com.microsoft", "Gelu")) == 2
+    assert sum(node.op_type == "Erf" for node in graph.nodes) == 2 and ("", "Erf") not in kinds
+    a, b = (OrtEngine(entry.serialized(), threads=1).run(FRAMES[0][None]) for entry in (graph, lowered))
+    assert all(np.allclose(a[name], b[name], atol=1e-4) for name in a)
+
+
+@pytest.mark.parametrize("name", ["sqrt2", "one", "half"])
+def test_ort_lowering_leaves_what_is_no_gelu(parts, name):
+    graph = parts[0].copy()
+    graph.put(name, np.array(0.7, np.float32))
+    graph.commit()
+    assert not any(node.op_type == "Gelu" and node.domain for node in ort_graph(graph, [], {}).nodes)
+
+
 def test_effects_add_up(parts):
     """T5: the sum of single losses predicts what is measured with k nodes in float."""
     graph, layers, found, smoothed, candidates, effects = parts
@@ -440,6 +459,7 @@ def test_calibration_memory_does_not_grow_with_frames(tmp_path):
     (tmp_path / "g.onnx").write_bytes(ToyVit(size=448).graph().SerializeToString())
     code = """
 import sys
+from pathlib import Path
 import numpy as np
 from brixel_edge.calib.quantize import Settings, quantize
 from brixel_edge.memory import peak_rss_bytes
