@@ -174,14 +174,23 @@ def _add_graph_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("TensorRT")
-    group.add_argument("--opt-level", type=int, default=3, help="0 builds fast, 5 builds slowly (default 3)")
-    group.add_argument("--workspace", metavar="SIZE", help="scratch memory of a layer, e.g. 512MiB (default: half)")
-    group.add_argument("--max-mem", metavar="SIZE", help="refuse an engine that needs more device memory")
+    group.add_argument("--opt-level", metavar="N", type=int, default=3, help="0 builds fast, 5 slowly (default 3)")
+    group.add_argument(
+        "--workspace", metavar="SIZE", help="scratch memory of a layer, e.g. 512MiB (default: half of what is free)"
+    )
+    group.add_argument("--max-mem", metavar="SIZE", help="refuse an engine that needs more device memory, e.g. 2GiB")
     group.add_argument("--timing-cache", metavar="DIR", type=Path, help="folder of timing caches (default: --out's)")
-    group.add_argument("--hardware-compatibility", choices=("none", "ampere+", "same-cc"), default="none")
+    group.add_argument(
+        "--hardware-compatibility",
+        choices=("none", "ampere+", "same-cc"),
+        default="none",
+        help="let other GPUs run the engine, more slowly (default none)",
+    )
     group.add_argument("--version-compatible", action="store_true", help="let later TensorRT releases run the engine")
     group.add_argument("--dla", metavar="CORE", type=int, help="build for a DLA core, on boards that have one")
-    group.add_argument("--rtx-sm", metavar="SM,...", default="86,89,120", help="trt-rtx: cards to build for")
+    group.add_argument(
+        "--rtx-sm", metavar="SM,...", default="86,89,120", help="trt-rtx: cards to build for (default 86,89,120)"
+    )
 
 
 def request_from_arguments(arguments: argparse.Namespace) -> ExportRequest:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import ast
+import importlib
 import json
 import logging
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -136,3 +140,25 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path):
         child.stdout.close()
         assert child.stderr.read() == b""
     assert child.returncode == 0
+
+
+# Of other programs: python -m venv, torchrun.
+FOREIGN = {"--system-site-packages", "--nproc-per-node"}
+
+
+def test_every_flag_that_a_message_names_exists():
+    root = Path(__file__).resolve().parents[1]
+    modules = [
+        importlib.import_module(f"brixel_edge.{path.stem}") for path in (root / "brixel_edge").glob("command_*.py")
+    ]
+    parsers = [module.build_parser() for module in modules if hasattr(module, "build_parser")]
+    assert len(parsers) >= 7
+    known = {option for parser in parsers for action in parser._actions for option in action.option_strings}
+    named = set()
+    for folder in ("brixel_edge", "export", "runtimes", "calib"):
+        for path in (root / folder).glob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    named |= {(flag, path.name) for flag in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", node.value)}
+    assert len(named) > 50
+    assert {(flag, name) for flag, name in named if flag not in known | FOREIGN} == set()
