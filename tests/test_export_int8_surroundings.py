@@ -5,7 +5,7 @@ import importlib
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper, numpy_helper
 
 from brixel_edge.export.backends import OrtBackend, RoundingBackend
 from brixel_edge.export.census import assert_census
@@ -56,3 +56,38 @@ def test_integers_stay_and_their_surroundings_are_half(quantized, mini_images, t
     mixed = RoundingBackend().features(tmp_path / "b.onnx", mini_images[:1])
     assert compare(plain, mixed).passes(GATES["int8"])
     assert not np.array_equal(plain[0], mixed[0])
+
+
+def test_what_pixels_are_dequantised_to_is_no_pixel_any_more():
+    """image -> Cast -> Mul -> Q -> DQ -> Conv: the last pair of Q/DQ must stand at the product, without a Cast."""
+    nodes = [
+        helper.make_node("Cast", ["image"], ["x"], name="cast", to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["x", "scale"], ["pixels"], name="scale"),
+        helper.make_node("QuantizeLinear", ["pixels", "step", "zero"], ["q"], name="quantize"),
+        helper.make_node("DequantizeLinear", ["q", "step", "zero"], ["dq"], name="dequantize"),
+        helper.make_node("DequantizeLinear", ["integers", "step", "zero"], ["w"], name="weight"),
+        helper.make_node("Conv", ["dq", "w"], ["features"], name="conv"),
+    ]
+    constants = {
+        "scale": np.float32(1 / 255),
+        "step": np.float32(0.01),
+        "zero": np.int8(0),
+        "integers": np.ones((2, 3, 1, 1), np.int8),
+    }
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, [1, 3, 4, 4])],
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, [1, 2, 4, 4])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    model = onnx.shape_inference.infer_shapes(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    )
+    image = np.random.default_rng(0).integers(0, 256, (1, 3, 4, 4), dtype=np.uint8)
+    islands = [island.node for island in find_islands(model, measure_ranges(model, [image]), "fp16")]
+    assert islands == ["cast", "scale", "quantize"]
+    typed = half_from_float(model, "fp16", islands)
+    readers = {name: node.op_type for node in typed.graph.node for name in node.input}
+    assert (readers["dq"], readers["w"]) == ("Conv", "Conv")
+    assert typed.opset_import[0].version == 19
