@@ -90,8 +90,8 @@ def _add_loss_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--edge-weight", type=float, default=1.0, metavar="W", help="default 1")
     group.add_argument("--spectral-weight", type=float, default=0.1, metavar="W", help="default 0.1")
     group.add_argument("--edge-norm", choices=("l1", "mse"), default="l1", help="l1: the paper; mse: the authors' code")
-    group.add_argument("--spectral-mask", choices=("high", "authors"), default="high",
-                       help="high: the paper's frequencies; authors: what their code computes")  # fmt: skip
+    group.add_argument("--spectral-mask", choices=("high", "authors"), default="authors",
+                       help="authors: what their code computes; high: the paper's frequencies")  # fmt: skip
 
 
 def _add_schedule_arguments(group: argparse._ArgumentGroup) -> None:

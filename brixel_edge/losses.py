@@ -3,7 +3,8 @@
 Source: BRIXEL (arXiv 2511.05168) equations (1) to (5). Where the authors' public code departs from their text, both
 readings are here: `norm` of the edge term, `mask` of the spectral term. Their principal components are randomised, on
 a third of the tokens; ours are exact, on all of them, and so the same for every run and every number of processes.
-All arithmetic is fp32 whatever comes in. The teacher gets no gradient.
+The defaults are the paper's edges and the authors' spectral mask, the readings that brought held-out photographs closer
+to their teacher (docs/log.md, 2026-11-21). All arithmetic is fp32 whatever comes in. The teacher gets no gradient.
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ def _ring_spectrum(x: Tensor, window: Tensor, averages: Tensor) -> Tensor:
     return (amplitude.flatten(1) @ averages + LOG_FLOOR).log()
 
 
-def spectral_loss(student: Tensor, teacher: Tensor, mask: SpectralMask = "high") -> Tensor:
+def spectral_loss(student: Tensor, teacher: Tensor, mask: SpectralMask = "authors") -> Tensor:
     """Mean squared difference of the log amplitudes, averaged over circles of frequency; equation (4).
 
     Args:
@@ -173,7 +174,7 @@ class LossSettings:
     edge: float = 1.0
     spectral: float = 0.1
     edge_norm: EdgeNorm = "l1"
-    spectral_mask: SpectralMask = "high"
+    spectral_mask: SpectralMask = "authors"
     components: int = 8
 
     def __post_init__(self) -> None:

@@ -145,7 +145,7 @@ def test_every_flag_arrives(tmp_path):
     text = (
         "--data a b --val c --out o --backbone vit_small_patch14_dinov2 --backbone-weights w.pth --tap-layers 1,2 "
         "--export-official x.pth --size 224,196x252 --flips --max-upscale 1.5 --l1-weight 2 --edge-weight 3 "
-        "--spectral-weight 0 --edge-norm mse --spectral-mask authors --batch 8 --epochs 5 --learning-rate 2e-3 "
+        "--spectral-weight 0 --edge-norm mse --spectral-mask high --batch 8 --epochs 5 --learning-rate 2e-3 "
         "--warmup-steps 7 --schedule cosine --drop-path 0.1 --seed 9 --eval-every 11 --val-limit 12 --save-every 13 "
         "--resume --device cpu --precision bf16 --teacher-precision fp32 --teacher-batch 2 --compile --workers 3 "
         "--prefetch 6 --cache maps --cache-budget 1GiB"
@@ -159,7 +159,7 @@ def test_every_flag_arrives(tmp_path):
         tap_layers=(1, 2),
         export_official=Path("x.pth"),
         views=ViewSettings(sizes=((224, 224), (196, 252)), flips=True, max_upscale=1.5),
-        losses=LossSettings(l1=2, edge=3, spectral=0, edge_norm="mse", spectral_mask="authors"),
+        losses=LossSettings(l1=2, edge=3, spectral=0, edge_norm="mse", spectral_mask="high"),
         batch=8,
         epochs=5,
         learning_rate=2e-3,
