@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from brixel_edge.export.engine_settings import EngineSettings
     from brixel_edge.spec import ModelSpec, Precision
 
-# Of an engine's report, what differs from build to build; it stays in the file beside the plan.
-_MEASURED = ("build_s", "peak_host_bytes")
-
 
 @dataclass(frozen=True, kw_only=True)
 class TensorRtMaker:
@@ -56,8 +53,9 @@ class TensorRtMaker:
             )
         finally:
             self._learn(out)
-        report = {key: value for key, value in built.report.to_json().items() if key not in _MEASURED}
-        return built.plan, {"backend": f"{self.kind} {built.report.identity.version}", "graph": graph.name, **report}
+        report = {key: value for key, value in built.report.to_json().items() if key not in built.report.measured}
+        record = {"backend": f"{self.kind} {built.report.identity.version}", "graph": graph.name, **report}
+        return built.plan, {**record, "measured": built.report.measured}
 
     def _learn(self, folder: Path) -> None:
         self.caches.update({path.name: path.read_bytes() for path in folder.glob("timing.*.cache")})

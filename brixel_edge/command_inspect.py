@@ -144,17 +144,19 @@ def _directory_text(record: dict[str, Any]) -> list[str]:
     for name, kinds in receipt["precisions"].items():
         lines += ["", f"{name}: {_totals(kinds)}, sampling by {receipt['samplers'].get(name, 'unknown')}"]
         lines += [f"  {line}" for line in _island_lines(receipt["islands"].get(name))]
-    lines += _receipt_engine_lines(receipt["engines"])
+    lines += _receipt_engine_lines(receipt["engines"], receipt["measured"].get("engines", {}))
     lines += _attempt_lines(receipt)
     lines += _measured_lines(receipt["measured"])
     return [*lines, "", "made by " + ", ".join(f"{name} {version}" for name, version in receipt["tools"].items())]
 
 
-def _receipt_engine_lines(engines: dict[str, Any]) -> list[str]:
+def _receipt_engine_lines(engines: dict[str, Any], measured: dict[str, Any]) -> list[str]:
     lines = ["", "engines"] if engines else []
     for name, engine in engines.items():
         state = "proven at the export" if engine.get("proven", True) else "NOT PROVEN: the export could not run it"
-        lines.append(f"  {name}  from {engine['graph']}, {engine['typing']} typing, {state}")
+        build_s = measured.get(name, {}).get("build_s")
+        built = "" if build_s is None else f"built in {build_s:.1f} s, "
+        lines.append(f"  {name}  from {engine['graph']}, {built}{engine['typing']} typing, {state}")
         lines += [f"    {line}" for line in engine["warnings"]]
     return lines
 
@@ -225,7 +227,7 @@ def _engine_text(record: dict[str, Any]) -> list[str]:
         f"{identity['kind']} {identity['version']}, {identity['precision']}, {report['typing']} typing, for {targets}"
         + (f" ({report['device_name']})" if report["device_name"] else "")
     )
-    lines.append(f"built in {report['build_s']:.1f} s from the graph with sha256 {report['graph_sha256'][:12]}")
+    lines.append(f"built from the graph with sha256 {report['graph_sha256'][:12]}")
     lines += [f"  {t['name']}: {t['dtype']} {tuple(t['shape'])}" for t in report["tensors"]]
     lines += [f"  warning: {line}" for line in report["warnings"]]
     return lines

@@ -106,8 +106,8 @@ class EngineReport:
         workspace_bytes: limit given to the builder; None left it to TensorRT.
         weights_bytes: device memory of the weights; None if the release does not say.
         activation_bytes: device memory of one execution context; None if the release does not say.
-        build_s: time of the build, without the parse [s].
-        peak_host_bytes: largest resident memory of the building process.
+        build_s: time of the build, without the parse [s]; None in a file, which is the same whenever the build is.
+        peak_host_bytes: largest resident memory of the building process; None in a file, too.
         tensors: inputs and outputs.
         layer_types: layers of the parsed network by the type of their first output.
         hardware_compatibility: which other GPUs may run it.
@@ -129,8 +129,8 @@ class EngineReport:
     workspace_bytes: int | None
     weights_bytes: int | None
     activation_bytes: int | None
-    build_s: float
-    peak_host_bytes: int
+    build_s: float | None
+    peak_host_bytes: int | None
     tensors: tuple[EngineTensor, ...]
     layer_types: dict[str, int]
     hardware_compatibility: HardwareCompatibility
@@ -138,6 +138,15 @@ class EngineReport:
     timing_cache: str | None
     attempts: tuple[BuildAttempt, ...]
     warnings: tuple[str, ...]
+
+    @property
+    def measured(self) -> dict[str, Any]:
+        """What differs from build to build; it belongs to the receipt's measurements."""
+        return {"build_s": self.build_s, "peak_host_bytes": self.peak_host_bytes}
+
+    def without_measured(self) -> EngineReport:
+        """What lies beside the plan."""
+        return dataclasses.replace(self, build_s=None, peak_host_bytes=None)
 
     def to_json(self) -> dict[str, Any]:
         """This report as plain JSON values, with the version of the form."""

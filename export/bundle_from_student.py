@@ -253,7 +253,8 @@ def _times(workshop: Workshop, total_s: float) -> dict[str, Any]:
     """What differs from run to run."""
     now = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
     seconds = {kind: round(spent, 3) for kind, spent in sorted(workshop.seconds.items())}
-    return {"created_utc": now.isoformat(), "seconds": {**seconds, "total": round(total_s, 3)}}
+    times: dict[str, Any] = {"created_utc": now.isoformat(), "seconds": {**seconds, "total": round(total_s, 3)}}
+    return {**times, "engines": workshop.measured} if workshop.measured else times
 
 
 def tool_versions() -> dict[str, str]:

@@ -32,7 +32,7 @@ _SIGKILL = 9  # by number: Windows has no name for it
 
 @dataclass(frozen=True, kw_only=True)
 class BuiltEngine:
-    """A plan on disk and its report."""
+    """A plan on disk and its report, here with what was measured."""
 
     plan: Path
     report: EngineReport
@@ -81,7 +81,7 @@ def engine_from_onnx(
         report = EngineReport.from_json(_run(request, Path(folder), progress()))
         plan = out / report.identity.file_name
         written = Path(folder) / "report"
-        written.write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
+        written.write_text(json.dumps(report.without_measured().to_json(), indent=2) + "\n", encoding="utf-8")
         # The report first: a plan is never without one.
         written.replace(report_path(plan))
         part.replace(plan)

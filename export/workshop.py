@@ -47,6 +47,8 @@ class EngineMaker(Protocol):
     def make(self, graph: Path, precision: Precision, out: Path) -> tuple[Path, dict[str, Any]]:
         """Build; gives the engine's file in `out` and what the receipt says of it.
 
+        What differs from build to build stands under `measured`.
+
         Raises:
             BuildError: the compiler refused.
         """
@@ -96,6 +98,7 @@ class Workshop:
         trace: writes the fp32 graph of a sampler; None traces the student.
         seconds: time spent by kind of work.
         made: the plan that was carried out last with success; None before.
+        measured: of the builds of engines, by engine.
     """
 
     folder: Path
@@ -110,6 +113,7 @@ class Workshop:
     trace: Trace | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     made: Plan | None = None
+    measured: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._floats: dict[SamplerKind, Product | BrixelError] = {}
@@ -210,6 +214,7 @@ class Workshop:
         with self._timed("engine"):
             engine, record = engines.make(graph, precision, graph.parent)
         candidates = engines.features(engine, self.proof.pixels)
+        self.measured[engine.name] = record.pop("measured", {})
         facts: dict[str, Any] = {"engine": {**record, "proven": candidates is not None}}
         if candidates is not None:
             facts["parity"] = self._compared(engine, precision, {record["backend"]: candidates})

@@ -102,7 +102,8 @@ class ActedMaker:
         plan = out / f"engine.sm86.rtx1.7.1.{precision}.plan"
         shutil.copy(graph, plan)
         told = ("identity", "sha256", "graph_sha256", "tensors", "warnings")
-        return plan, {"backend": "trt-rtx", "graph": graph.name, "typing": "strong", **dict.fromkeys(told)}
+        record = {"backend": "trt-rtx", "graph": graph.name, "typing": "strong", **dict.fromkeys(told)}
+        return plan, {**record, "measured": {"build_s": 1.5, "peak_host_bytes": 2}}
 
     def features(self, engine, images):
         return RoundingBackend().features(engine, images) if self.runs else None
@@ -137,6 +138,8 @@ def test_an_engine_that_cannot_run_here_is_said_to_be_unproven(export):
     receipt, out = export(ActedMaker(runs=False))
     name = "engine.sm86.rtx1.7.1.fp16.plan"
     assert receipt["engines"][name]["proven"] is False
+    assert "measured" not in receipt["engines"][name]  # all that differs from run to run stands in one place
+    assert receipt["measured"]["engines"] == {name: {"build_s": 1.5, "peak_host_bytes": 2}}
     assert name not in receipt["parity"]
     (line,) = [line for line in summary(receipt, out).splitlines() if name in line]
     assert "NOT PROVEN: this machine cannot run it" in line
