@@ -152,9 +152,7 @@ def test_settings_without_meaning_here_are_refused(graphs, tmp_path):
 
 def test_engine_in_a_process_of_its_own_is_the_same_bytes_again(graphs, tmp_path):
     graph = graphs("vit", "fp16")
-    first, _ = (
-        engine_from_onnx(graph, precision="fp16", out=tmp_path / name, kind="trt-rtx") for name in ("a", "b")
-    )
+    first, _ = (engine_from_onnx(graph, precision="fp16", out=tmp_path / name, kind="trt-rtx") for name in ("a", "b"))
     assert first.plan.name.startswith("engine.sm86+sm89+sm120.rtx1.")
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [first.plan.name, first.plan.name + ".json"]
     for name in (first.plan.name, first.plan.name + ".json"):
