@@ -40,10 +40,14 @@ class OrtEngine:
         threads: of inference.
         in_file_order: run nodes where the file has them. For graphs that measure themselves: the default order puts
             all their reductions last and keeps every tensor until then.
+        has_arena: keep freed memory for the next tensor, as by default. It grows by doubling, to twice what lives.
     """
 
-    def __init__(self, model: Path | bytes, *, threads: int = 2, in_file_order: bool = False) -> None:
+    def __init__(
+        self, model: Path | bytes, *, threads: int = 2, in_file_order: bool = False, has_arena: bool = True
+    ) -> None:
         options = ort.SessionOptions()
+        options.enable_cpu_mem_arena = has_arena
         if in_file_order:
             options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
         options.intra_op_num_threads = threads

@@ -127,7 +127,7 @@ def observe(
     Raises:
         BuildError: NaN or Inf in a watched tensor or in an output.
     """
-    engine = OrtEngine(_watched(graph, tensors).serialized(), threads=threads, in_file_order=True)
+    engine = OrtEngine(_watched(graph, tensors).serialized(), threads=threads, in_file_order=True, has_arena=False)
     gatherers = {tensor.name: _Gatherer(tensor, max_rows) for tensor in tensors}
     rng = np.random.default_rng(seed)
     for position, frame in enumerate(frames):

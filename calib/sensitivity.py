@@ -8,7 +8,7 @@ it is run once for every stretch of nodes and kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,24 +55,24 @@ def sweep(
     Returns:
         layer name -> its effect.
     """
-    engine = OrtEngine(smoothed.serialized(), threads=threads)
-    reference = [_cells(smoothed, engine.run(frame)) for frame in frames]
-    del engine
+    image = smoothed.model.graph.input[0].name
+    reference = _cells_over(smoothed, [{image: frame} for frame in frames], threads)
     order = {node.name: position for position, node in enumerate(smoothed.nodes)}
     ranked = sorted(integers, key=lambda entry: order[entry.layer.name])
     effects: dict[str, Effect] = {}
     for entry, suffix, kept in progress(
         _stretches(smoothed, ranked, frames, order, threads), "sensitivity", total=len(ranked), shown=shown
     ):
-        single = qdq_graph(suffix, [entry])
-        engine = OrtEngine(single.serialized(), threads=threads)
-        outputs = [engine.run_named(feed) for feed in kept]
-        effects[entry.layer.name] = _effect(entry, reference, [_cells(suffix, output) for output in outputs])
+        candidate = _cells_over(qdq_graph(suffix, [entry]), kept, threads)
+        effects[entry.layer.name] = _effect(entry, reference, candidate)
     return effects
 
 
-def _cells(graph: Graph, outputs: Mapping[str, NDArray]) -> Outputs:
-    return {name: cells_of(outputs[name]) for name in graph.float_outputs}
+def _cells_over(graph: Graph, feeds: Iterable[Mapping[str, NDArray]], threads: int) -> list[Outputs]:
+    """Compared cells of a graph's outputs; its session is gone afterwards, as two at once would not fit at 1024 px."""
+    engine = OrtEngine(graph.serialized(), threads=threads, has_arena=False)
+    outputs = (engine.run_named(feed) for feed in feeds)
+    return [{name: cells_of(values[name]) for name in graph.float_outputs} for values in outputs]
 
 
 def _effect(entry: IntegerLayer, reference: Sequence[Outputs], candidate: Sequence[Outputs]) -> Effect:
@@ -110,7 +110,7 @@ def _stretches(
 def _run_prefix(
     graph: Graph, start: int, live: list[str], frames: Sequence[Frame], threads: int
 ) -> list[dict[str, NDArray]]:
-    engine = OrtEngine(first_part(graph, start, live).serialized(), threads=threads)
+    engine = OrtEngine(first_part(graph, start, live).serialized(), threads=threads, has_arena=False)
     image = graph.model.graph.input[0].name
     kept = []
     for frame in frames:
