@@ -1,7 +1,7 @@
 """Half precision and speed on an NVIDIA GPU, with PyTorch alone: no TensorRT is needed, and none is measured.
 
-    python benchmarks/cuda.py --out benchmarks/results/cuda_h200.json
-    python benchmarks/cuda.py --backbones vit_small_patch16_dinov3 --forms eager,cuda-graph
+    python benchmarks/torch_on_gpu.py --out benchmarks/results/cuda_h200.json
+    python benchmarks/torch_on_gpu.py --backbones vit_small_patch16_dinov3 --forms eager,cuda-graph
 
 Numerics: the very graphs that brixel-export writes, fp32, fp16 and bf16 with their fp32 islands, executed node by node
 in their own types (`brixel_edge.export.torch_graph`), against the fp32 graph on the same GPU; and the same without
@@ -363,7 +363,7 @@ def main(argv: list[str] | None = None) -> int:
         with contextlib.redirect_stdout(sys.stderr):  # compilers may print
             record = run(arguments, device)
     except BrixelError as error:
-        print(f"cuda.py: error: {error}", file=sys.stderr)
+        print(f"torch_on_gpu.py: error: {error}", file=sys.stderr)
         return error.exit_code
     print(table(record))
     if arguments.out:

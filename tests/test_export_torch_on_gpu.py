@@ -1,4 +1,4 @@
-"""benchmarks/cuda.py: it refuses to run without a GPU, and what it would do there is done here on the CPU."""
+"""benchmarks/torch_on_gpu.py: it refuses to run without a GPU, and what it would do there is done here on the CPU."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import torch
 
 from brixel_edge.errors import SpecError
 
-PATH = Path(__file__).resolve().parents[1] / "benchmarks" / "cuda.py"
+PATH = Path(__file__).resolve().parents[1] / "benchmarks" / "torch_on_gpu.py"
 
 
 @pytest.fixture(scope="module")
 def benchmark():
     import sys
 
-    spec = importlib.util.spec_from_file_location("cuda_benchmark", PATH)
+    spec = importlib.util.spec_from_file_location("torch_on_gpu", PATH)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
