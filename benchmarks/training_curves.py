@@ -45,9 +45,13 @@ def table(runs: list[dict[str, Any]]) -> str:
         best = next(item for item in run["evaluations"] if item["step"] == run["best_step"])
         if (teacher := str(run["taps"])) not in shown:
             shown.add(teacher)
-            lines.append(f"| bilinear, taps {teacher} | | {_cells(best['baseline'])} |")
+            lines.append(f"| bilinear, {_taps(run)} | | {_cells(best['baseline'])} |")
         lines.append(f"| {run['name']} | {best['step']} | {_cells(best['student'])} |")
     return "\n".join(lines)
+
+
+def _taps(run: dict[str, Any]) -> str:
+    return f"taps {', '.join(map(str, run['taps']))}" if run["taps"] else "the table's taps"
 
 
 def _cells(metrics: dict[str, float]) -> str:
@@ -67,7 +71,7 @@ def draw(runs: list[dict[str, Any]], out: Path) -> None:
                 steps = [item["step"] for item in run["evaluations"]]
                 axis.plot(steps, [item["student"][metric] for item in run["evaluations"]], label=run["name"])
             axis.axhline(chosen[0]["evaluations"][-1]["baseline"][metric], color="0.4", linestyle=":", label="bilinear")
-            axis.set(title=title, xlabel=f"steps of batch {chosen[0]['batch']}")
+            axis.set(title=f"{title}, {_taps(chosen[0])}", xlabel=f"steps of batch {chosen[0]['batch']}")
             axis.grid(color="0.9")
         row[0].legend(fontsize="small")
     figure.tight_layout()
