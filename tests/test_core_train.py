@@ -38,7 +38,7 @@ TINY = dict(
 )  # fmt: skip
 TINY14 = dict(TINY, timm_name="vit_small_patch14_reg4_dinov2", patch_px=14)
 STEPS = 8
-SLOW_STEPS = 200
+SLOW_STEPS = 300
 
 # What another process needs to know to do the same.
 PRELUDE = f"""
@@ -607,7 +607,9 @@ def test_a_few_minutes_on_real_photographs_beat_the_bilinear_baseline(shared, tm
             views=ViewSettings(sizes=((128, 128),)),
             batch=8,
             steps=SLOW_STEPS,
-            eval_every=50,
+            warmup_steps=30,
+            schedule="cosine",
+            eval_every=100,
             device="cpu",
             cache=tmp_path / "maps",
             cache_budget_bytes=2**30,
