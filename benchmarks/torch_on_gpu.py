@@ -1,6 +1,6 @@
 """Half precision and speed on an NVIDIA GPU, with PyTorch alone: no TensorRT is needed, and none is measured.
 
-    python benchmarks/torch_on_gpu.py --out benchmarks/results/cuda_h200.json
+    python benchmarks/torch_on_gpu.py --out benchmarks/results/cuda.json
     python benchmarks/torch_on_gpu.py --backbones vit_small_patch16_dinov3 --forms eager,cuda-graph
 
 Numerics: the very graphs that brixel-export writes, fp32, fp16 and bf16 with their fp32 islands, executed node by node
