@@ -27,7 +27,7 @@ from brixel_edge.backbone import Backbone, load_backbone
 from brixel_edge.export.fuse import FusedModel, spec_from_student
 from brixel_edge.export.to_onnx import onnx_from_model
 from brixel_edge.flops import count_gflop
-from brixel_edge.runtimes.base import RuntimeSettings, open_runtime
+from brixel_edge.runtimes.base import OpenVinoPrecision, RuntimeSettings, open_runtime
 from brixel_edge.student import Student, load_student
 
 SMALL, LARGE = 256, 1024
@@ -63,8 +63,10 @@ def graph_of(student: Student, size: int, folder: Path, name: str) -> Path:
     return path
 
 
-def runtime_call(graph: Path, size: int, backend: str, threads: int, precision: str = "f32") -> Callable[[], object]:
-    settings = RuntimeSettings(threads=threads, openvino_precision=precision)  # type: ignore[arg-type]
+def runtime_call(
+    graph: Path, size: int, backend: str, threads: int, precision: OpenVinoPrecision = "f32"
+) -> Callable[[], object]:
+    settings = RuntimeSettings(threads=threads, openvino_precision=precision)
     runtime = open_runtime(graph, backend, settings)
     image = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), dtype=np.uint8)
     return lambda: runtime.infer(image)

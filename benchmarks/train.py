@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -113,8 +114,7 @@ def recompute_extractors(refiner: nn.Module) -> None:
     """Gradient checkpointing of every extractor, as the authors' adapter has it by default."""
     for module in refiner.modules():
         if isinstance(module, Extractor):
-            ordinary = module.forward
-            module.forward = lambda *args, f=ordinary: checkpoint(f, *args, use_reentrant=False)  # type: ignore[method-assign]
+            setattr(module, "forward", partial(checkpoint, module.forward, use_reentrant=False))  # noqa: B010 -- a method
 
 
 def authors_block(arguments: argparse.Namespace, paths: list[Path], device: torch.device) -> Block:
@@ -187,7 +187,7 @@ def our_block(
     def steps(count: int) -> int:
         # Threads start and end within the block, and decode nothing beyond it: they take no time of the other one's.
         plans = islice(data.plans(position), count)
-        with closing(prefetched(plans, arguments.workers, depth=2)) as batches:  # type: ignore[type-var]
+        with closing(prefetched(plans, arguments.workers, depth=2)) as batches:
             for _ in range(count):
                 batch = next(batches)
                 terms = distiller.step(batch, next(done), 1e-3)

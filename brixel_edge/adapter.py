@@ -10,6 +10,7 @@ Module names are the authors', so that their adapter files load as they are.
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -133,7 +134,7 @@ class Interaction(nn.Module):
 
     def extractors(self) -> list[Extractor]:
         """In the order in which they run."""
-        return [self.extractor, *(self.extra_extractors or [])]  # type: ignore[list-item]
+        return [self.extractor, *(cast(Extractor, extra) for extra in self.extra_extractors or ())]
 
 
 class BrixelAdapter(nn.Module):
@@ -188,7 +189,7 @@ class BrixelAdapter(nn.Module):
         references = reference_points(*query_grid, device=query.device)
         for interaction, tapped in zip(self.interactions, maps, strict=True):
             tokens = tokens_of(tapped)
-            for extractor in interaction.extractors():  # type: ignore[operator]
+            for extractor in cast(Interaction, interaction).extractors():
                 query = extractor(query, references, tokens, (height, width), query_grid)
         refined = query.transpose(1, 2).reshape(query.shape[0], -1, *query_grid)
         return self.norm1(fine + resize_map(refined, 4 * height, 4 * width))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -43,7 +44,7 @@ class Backbone(nn.Module):
             raise SpecError(
                 f"tapped layers {spec.tap_layers} exceed the {spec.depth} blocks; the last is {spec.depth - 1}"
             )
-        self.vit = vit.eval().requires_grad_(False)
+        self.vit: Any = vit.eval().requires_grad_(False)  # timm declares no types for what its models share
         self.spec = spec
         self.trained = trained
 
@@ -61,7 +62,7 @@ class Backbone(nn.Module):
             one (B, D, h, w) map a tapped layer; the last is the backbone's own map.
         """
         self.check_size(*image.shape[-2:])
-        return self.vit.forward_intermediates(  # type: ignore[operator]
+        return self.vit.forward_intermediates(
             image, indices=list(self.spec.tap_layers), norm=True, intermediates_only=True, stop_early=True
         )
 
@@ -78,21 +79,22 @@ class Backbone(nn.Module):
         """
         self.check_size(height, width)
         vit = copy.deepcopy(self.vit)
-        vit.set_input_size(img_size=(height, width))  # type: ignore[operator]
-        vit.dynamic_img_size = False  # type: ignore[assignment]
-        vit.patch_embed.flatten = True  # type: ignore[union-attr]
+        vit.set_input_size(img_size=(height, width))
+        vit.dynamic_img_size = False
+        vit.patch_embed.flatten = True
         if getattr(vit, "rope", None) is not None:
             grid = [height // self.spec.patch_px, width // self.spec.patch_px]
-            table = vit.rope.get_embed(grid)  # type: ignore[union-attr]
-            vit.rope = _RopeTable(table)  # type: ignore[assignment]
+            vit.rope = _RopeTable(vit.rope.get_embed(grid))
         for module in vit.modules():
             if hasattr(module, "fused_attn"):
-                module.fused_attn = False  # type: ignore[assignment]
+                module.fused_attn = False
         return Backbone(vit, self.spec, self.trained)
 
 
 class _RopeTable(nn.Module):
     """RoPE's sines and cosines for one grid, as a constant."""
+
+    table: Tensor
 
     def __init__(self, table: Tensor) -> None:
         super().__init__()
@@ -100,7 +102,7 @@ class _RopeTable(nn.Module):
 
     def get_embed(self, shape: object = None) -> Tensor:
         """The table; `shape` is timm's argument, and is the pinned one."""
-        return self.table  # type: ignore[return-value]
+        return self.table
 
 
 def check_multiple(height: int, width: int, step_px: int) -> None:
@@ -115,15 +117,16 @@ def check_multiple(height: int, width: int, step_px: int) -> None:
             raise SpecError(f"{name} {value} is not a multiple of {step_px}; use {below} or {above}")
 
 
-def create_vit(spec: BackboneSpec, pretrained: bool = False) -> nn.Module:
+def create_vit(spec: BackboneSpec, pretrained: bool = False) -> Any:
     """Timm's model of a spec, without head or pooling, for any image size."""
+    overrides: dict[str, Any] = dict(spec.overrides)
     return timm.create_model(
         spec.timm_name,
         pretrained=pretrained,
         num_classes=0,
         global_pool="",
         dynamic_img_size=True,
-        **dict(spec.overrides),  # type: ignore[arg-type]
+        **overrides,
     )
 
 
@@ -160,7 +163,7 @@ def load_backbone(
         vit = create_vit(dataclasses.replace(spec, timm_name=inferred.timm_name, overrides=inferred.overrides))
         strict_load(vit, timm_from_meta(state, dict(inferred.overrides).get("qkv_bias") is True), path)
         if "rope_embed.periods" in state:
-            vit.rope.periods.copy_(state["rope_embed.periods"].float())  # type: ignore[union-attr]
+            vit.rope.periods.copy_(state["rope_embed.periods"].float())
         return Backbone(vit, spec, trained=True)
     if name == "dinov3":
         raise BundleError(f"{path} has neither Meta's nor transformers' DINOv3 key names; name its --backbone instead")

@@ -141,7 +141,7 @@ class _Trainer:
                     bar.set_postfix(self._postfix(), refresh=False)
                     bar.update()
         finally:
-            batches.close()  # type: ignore[attr-defined]
+            batches.close()
             if bar is not None:
                 bar.close()
 

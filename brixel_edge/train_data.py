@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -270,7 +270,9 @@ def _assembled(futures: Sequence[Future[Sample]], plan: LoadPlan, is_filled: boo
     return batch_from_samples(good, plan.after)
 
 
-def prefetched(plans: Iterator[LoadPlan], workers: int, depth: int, is_filled: bool = True) -> Iterator[Batch]:
+def prefetched(
+    plans: Iterator[LoadPlan], workers: int, depth: int, is_filled: bool = True
+) -> Generator[Batch, None, None]:
     """Batches in the order of their plans, the next `depth` of them being decoded meanwhile.
 
     Args:

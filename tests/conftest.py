@@ -82,8 +82,8 @@ def mini_images(photograph_paths) -> list[np.ndarray]:
 
 
 @pytest.fixture(scope="session")
-def mini_fp16_bundle(tmp_path_factory, mini_student, mini_graph, mini_images) -> Path:
-    """That model as a directory with fp32 and fp16 graphs; copy it before you change it."""
+def export_mini_fp16(tmp_path_factory, mini_student, mini_graph, mini_images):
+    """Exports that model at 64 x 96 with fp32 and fp16 graphs, from graphs that are traced already; takes a name."""
     import shutil
 
     from brixel_edge.export.bundle_from_student import Ordered, WeightSources, bundle_from_student
@@ -91,16 +91,26 @@ def mini_fp16_bundle(tmp_path_factory, mini_student, mini_graph, mini_images) ->
     from brixel_edge.export.workshop import ProofImages
 
     spec = spec_from_student(mini_student, 64, 96, "brixel", name="vit_mini_dinov3")
-    out = tmp_path_factory.mktemp("mini_fp16") / "m.brixel"
-    bundle_from_student(
-        mini_student,
-        spec,
-        out,
-        images=ProofImages(names=["a", "b"], pixels=mini_images[:2]),
-        ranging=ProofImages(names=["c"], pixels=mini_images[2:3]),
-        sources=WeightSources(),
-        ordered=Ordered(
-            engine="onnx-fp16", precision="fp16", trace=lambda sampler, path: shutil.copy(mini_graph(sampler), path)
-        ),
-    )
-    return out
+
+    def export(name: str) -> Path:
+        out = tmp_path_factory.mktemp(name) / "m.brixel"
+        bundle_from_student(
+            mini_student,
+            spec,
+            out,
+            images=ProofImages(names=["a", "b"], pixels=mini_images[:2]),
+            ranging=ProofImages(names=["c"], pixels=mini_images[2:3]),
+            sources=WeightSources(),
+            ordered=Ordered(
+                engine="onnx-fp16", precision="fp16", trace=lambda sampler, path: shutil.copy(mini_graph(sampler), path)
+            ),
+        )
+        return out
+
+    return export
+
+
+@pytest.fixture(scope="session")
+def mini_fp16_bundle(export_mini_fp16) -> Path:
+    """Such a directory; copy it before you change it."""
+    return export_mini_fp16("mini_fp16")

@@ -11,35 +11,10 @@ import pytest
 
 from brixel_edge.bundle import open_bundle
 from brixel_edge.errors import BundleError
-from brixel_edge.export.bundle_from_student import Ordered, WeightSources, bundle_from_student
 from brixel_edge.export.fuse import spec_from_student
 from brixel_edge.export.reference import reference_features
-from brixel_edge.export.workshop import ProofImages
 from brixel_edge.proof import MAX_CELLS, lattice_step, load_proof, proof_from_references, save_proof
 from brixel_edge.receipt import RECEIPT_VERSION, SCHEMA_PATH, SECTIONS, read_receipt
-
-
-@pytest.fixture(scope="module")
-def make(mini_student, mini_graph, mini_images, tmp_path_factory):
-    """Exports the default model at 64 x 96 in fp16 from graphs that are traced already."""
-    spec = spec_from_student(mini_student, 64, 96, "brixel", name="vit_mini_dinov3")
-
-    def export(name: str) -> Path:
-        out = tmp_path_factory.mktemp(name) / "m.brixel"
-        bundle_from_student(
-            mini_student,
-            spec,
-            out,
-            images=ProofImages(names=["a", "b"], pixels=mini_images[:2]),
-            ranging=ProofImages(names=["c"], pixels=mini_images[2:3]),
-            sources=WeightSources(),
-            ordered=Ordered(
-                engine="onnx-fp16", precision="fp16", trace=lambda sampler, path: shutil.copy(mini_graph(sampler), path)
-            ),
-        )
-        return out
-
-    return export
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +33,8 @@ def without_times(receipt: dict) -> dict:
     return kept
 
 
-def test_the_same_inputs_give_the_same_bytes_and_the_same_receipt_but_for_times(make, exported):
-    second = make("second")
+def test_the_same_inputs_give_the_same_bytes_and_the_same_receipt_but_for_times(export_mini_fp16, exported):
+    second = export_mini_fp16("second")
     assert {path.name: path.read_bytes() for path in exported.iterdir() if path.name != "model.json"} == {
         path.name: path.read_bytes() for path in second.iterdir() if path.name != "model.json"
     }
