@@ -25,7 +25,7 @@ $(RTX): requirements-rtx.lock $(STAMP)
 	@touch $@
 
 demo: $(STAMP)
-	$(BIN)/python -m brixel_edge.command_demo --out $(DEMO_OUT) --seconds $(DEMO_SECONDS)
+	$(BIN)/python -m brixel_edge.commands.demo --out $(DEMO_OUT) --seconds $(DEMO_SECONDS)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile

@@ -28,17 +28,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from flops import count_gflop
 from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from brixel_edge.adapter import resize_map
-from brixel_edge.backbone import Backbone, load_backbone
-from brixel_edge.conv_adapter import ConvRefiner, ConvSettings
-from brixel_edge.flops import count_gflop
-from brixel_edge.losses import LossSettings, distillation_loss, edge_loss, principal_directions, spectral_loss
-from brixel_edge.resize import resize_image
-from brixel_edge.student import backbone_view, build_refiner
+from brixel_edge.image.resize import resize_image
+from brixel_edge.network.adapter import resize_map
+from brixel_edge.network.backbone import Backbone, load_backbone
+from brixel_edge.network.conv_adapter import ConvRefiner, ConvSettings
+from brixel_edge.network.student import backbone_view, build_refiner
+from brixel_edge.training.losses import LossSettings, distillation_loss, edge_loss, principal_directions, spectral_loss
 
 BACKBONE, WIDTH = "vit_tiny_patch16_224", 192
 SCALE = 4

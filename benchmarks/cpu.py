@@ -22,13 +22,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from flops import count_gflop
 
-from brixel_edge.backbone import Backbone, load_backbone
-from brixel_edge.export.fuse import FusedModel, spec_from_student
-from brixel_edge.export.to_onnx import onnx_from_model
-from brixel_edge.flops import count_gflop
-from brixel_edge.runtimes.base import OpenVinoPrecision, RuntimeSettings, open_runtime
-from brixel_edge.student import Student, load_student
+from brixel_edge.export.graph.fuse import FusedModel, spec_from_student
+from brixel_edge.export.graph.to_onnx import onnx_from_model
+from brixel_edge.network.backbone import Backbone, load_backbone
+from brixel_edge.network.student import Student, load_student
+from brixel_edge.runtimes.runtime import OpenVinoPrecision, RuntimeSettings, open_runtime
 
 SMALL, LARGE = 256, 1024
 REFERENCE = "student 256, ONNX Runtime fp32"
@@ -122,8 +122,8 @@ def peak_memory_mb(graph: Path, backend: str, threads: int) -> float:
 
     code = (
         "import sys, numpy as np\n"
-        "from brixel_edge.memory import peak_rss_bytes\n"
-        "from brixel_edge.runtimes.base import RuntimeSettings, open_runtime\n"
+        "from brixel_edge.machine.memory import peak_rss_bytes\n"
+        "from brixel_edge.runtimes.runtime import RuntimeSettings, open_runtime\n"
         f"runtime = open_runtime(sys.argv[1], {backend!r}, RuntimeSettings(threads={threads}))\n"
         f"image = np.zeros((1, {SMALL}, {SMALL}, 3), np.uint8)\n"
         "for _ in range(10): runtime.infer(image)\n"

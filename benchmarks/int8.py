@@ -21,16 +21,16 @@ import numpy as np
 import onnxruntime
 import openvino
 
-from brixel_edge.bundle import resolve_model
-from brixel_edge.calib.dynamic import quantize_dynamic
-from brixel_edge.calib.engines import Engine, OpenVinoEngine, OrtEngine
-from brixel_edge.calib.fidelity import cells_of, compare
+from brixel_edge.calib.choice.plan import Bounds
+from brixel_edge.calib.choice.speed import speed_verdict
 from brixel_edge.calib.frames import Frame
-from brixel_edge.calib.plan import Bounds
+from brixel_edge.calib.lowering.dynamic import quantize_dynamic
+from brixel_edge.calib.lowering.engines import Engine, OpenVinoEngine, OrtEngine
 from brixel_edge.calib.quantize import Settings, quantize
 from brixel_edge.calib.sources import calibration_frames
-from brixel_edge.calib.speed import speed_verdict
-from brixel_edge.memory import peak_rss_bytes
+from brixel_edge.machine.memory import peak_rss_bytes
+from brixel_edge.model.bundle import resolve_model
+from brixel_edge.proof.probe import cells_of, compare
 
 # Worker threads of the session before spin on their core for a while: at a pause of 0.02 s each call of ONNX Runtime on
 # two threads took 48 ms longer than alone, at 0.2 s none. OpenVINO's do not spin.

@@ -22,10 +22,10 @@ BARE = "--bare"
 
 def bare_fps(model: str, video: str, backend: str, threads: int, frames: int) -> float:
     """Frames a second of `infer` alone."""
-    from brixel_edge.bundle import resolve_model
-    from brixel_edge.fit import fit_frame
-    from brixel_edge.runtimes.base import RuntimeSettings, open_runtime
-    from brixel_edge.runtimes.video import VideoFile
+    from brixel_edge.image.fit import fit_frame
+    from brixel_edge.model.bundle import resolve_model
+    from brixel_edge.runtimes.runtime import RuntimeSettings, open_runtime
+    from brixel_edge.runtimes.sources.video import VideoFile
 
     resolved, source = resolve_model(model), VideoFile(video)
     images = []
@@ -51,7 +51,7 @@ def measure(model: str, video: str, backend: str, threads: int, frames: int) -> 
     """One turn: fps of the bare engine, and the report of brixel-run."""
     common = ["--backend", backend, "--threads", str(threads), "--frames", str(frames)]
     bare = output_of([sys.executable, __file__, BARE, model, video, *common])
-    program = [sys.executable, "-m", "brixel_edge.command_run", model, "--source", video]
+    program = [sys.executable, "-m", "brixel_edge.commands.run", model, "--source", video]
     return bare, output_of([*program, *common, "--headless", "--quiet", "--json"])
 
 

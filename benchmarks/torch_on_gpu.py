@@ -4,7 +4,7 @@
     python benchmarks/torch_on_gpu.py --backbones vit_small_patch16_dinov3 --forms eager,cuda-graph
 
 Numerics: the very graphs that brixel-export writes, fp32, fp16 and bf16 with their fp32 islands, executed node by node
-in their own types (`brixel_edge.export.torch_graph`), against the fp32 graph on the same GPU; and the same without
+in their own types (`benchmarks.torch_graph`), against the fp32 graph on the same GPU; and the same without
 islands, to see what they are for. TF32 is off, products accumulate in fp32. Photographs are scikit-image's.
 
 Latency: the student at 256 px against the native backbone at 1024 px, which gives a map of the same 64 x 64 cells; in
@@ -35,19 +35,19 @@ import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
+from torch_graph import TorchGraph
 
-from brixel_edge.backbone import load_backbone
 from brixel_edge.errors import BackendMissing, BrixelError, SpecError
-from brixel_edge.export.fuse import FusedModel, spec_from_student
-from brixel_edge.export.islands import Half, find_islands
-from brixel_edge.export.photographs import PROOF, RANGING, bundled_photographs, load_images
-from brixel_edge.export.ranges import measure_ranges
-from brixel_edge.export.reference import reference_features
-from brixel_edge.export.to_half import half_from_float
-from brixel_edge.export.to_onnx import onnx_from_model
-from brixel_edge.export.torch_graph import TorchGraph
-from brixel_edge.parity import GATES, compare
-from brixel_edge.student import Student, load_student
+from brixel_edge.export.graph.fuse import FusedModel, spec_from_student
+from brixel_edge.export.graph.reference import reference_features
+from brixel_edge.export.graph.to_onnx import onnx_from_model
+from brixel_edge.export.half.islands import Half, find_islands
+from brixel_edge.export.half.ranges import measure_ranges
+from brixel_edge.export.half.to_half import half_from_float
+from brixel_edge.network.backbone import load_backbone
+from brixel_edge.network.student import Student, load_student
+from brixel_edge.proof.parity import GATES, compare
+from brixel_edge.proof.photographs import PROOF, RANGING, bundled_photographs, load_images
 
 BACKBONES = "vit_small_patch16_dinov3,vit_base_patch16_dinov3"
 FORMS = ("eager", "compiled", "cuda-graph")

@@ -34,16 +34,16 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
-from brixel_edge.adapter import Extractor
-from brixel_edge.backbone import load_backbone
-from brixel_edge.distributed import Processes
-from brixel_edge.losses import LossSettings
-from brixel_edge.photograph_index import index_photographs
-from brixel_edge.student import Student, build_refiner
-from brixel_edge.teacher_cache import TeacherCache
-from brixel_edge.train_data import IndexedData, SampleMaker, prefetched
-from brixel_edge.train_step import Arithmetics, Distiller, has_fast_bf16, plan_drop_paths
-from brixel_edge.views import ViewSettings
+from brixel_edge.network.adapter import Extractor
+from brixel_edge.network.backbone import load_backbone
+from brixel_edge.network.student import Student, build_refiner
+from brixel_edge.training.batches import IndexedData, SampleMaker, prefetched
+from brixel_edge.training.losses import LossSettings
+from brixel_edge.training.photograph_index import index_photographs
+from brixel_edge.training.processes import Processes
+from brixel_edge.training.step import Arithmetics, Distiller, has_fast_bf16, plan_drop_paths
+from brixel_edge.training.teacher_cache import TeacherCache
+from brixel_edge.training.views import ViewSettings
 
 SEED = 0
 PHOTOGRAPHS = 16

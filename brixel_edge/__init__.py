@@ -17,19 +17,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from brixel_edge.features import FeatureMap
+    from brixel_edge.model.features import FeatureMap
     from brixel_edge.runtimes.model import Model, open_model
-    from brixel_edge.runtimes.stream import stream
+    from brixel_edge.runtimes.stream.stream import stream
 
     __version__: str
 
 __all__ = ["FeatureMap", "Model", "__version__", "open_model", "stream"]
 
 _HOMES = {
-    "FeatureMap": "brixel_edge.features",
+    "FeatureMap": "brixel_edge.model.features",
     "Model": "brixel_edge.runtimes.model",
     "open_model": "brixel_edge.runtimes.model",
-    "stream": "brixel_edge.runtimes.stream",
+    "stream": "brixel_edge.runtimes.stream.stream",
 }
 
 

@@ -16,21 +16,29 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from brixel_edge.bundle import sha256_of
-from brixel_edge.calib.calibration import Calibration, calibrate, load_calibration
-from brixel_edge.calib.census import take_census
-from brixel_edge.calib.curve import draw_curve, measure_curve, save_curve
-from brixel_edge.calib.engines import OrtEngine
+from brixel_edge.calib.choice.curve import draw_curve, measure_curve, save_curve
+from brixel_edge.calib.choice.memory import require_memory
+from brixel_edge.calib.choice.plan import BUDGET_SHARE, Bounds, Plan, demote, make_plan
+from brixel_edge.calib.choice.sensitivity import Effect, sweep
 from brixel_edge.calib.frames import Frame, FrameSplit, FrameStore, split_frames, store_frames
 from brixel_edge.calib.graph import Graph, load_graph
 from brixel_edge.calib.layers import Layer, find_layers
-from brixel_edge.calib.lowering import GRAPH_NAMES, Cells, Lowered, Target, cells_over, verify_lowering, write_lowering
-from brixel_edge.calib.memory import require_memory
-from brixel_edge.calib.plan import BUDGET_SHARE, Bounds, Plan, demote, make_plan
-from brixel_edge.calib.sensitivity import Effect, sweep
-from brixel_edge.calib.smooth import require_same_function
+from brixel_edge.calib.lowering.engines import OrtEngine
+from brixel_edge.calib.lowering.kernels import take_census
+from brixel_edge.calib.lowering.lowering import (
+    GRAPH_NAMES,
+    Cells,
+    Lowered,
+    Target,
+    cells_over,
+    verify_lowering,
+    write_lowering,
+)
+from brixel_edge.calib.ranges.calibration import Calibration, calibrate, load_calibration
+from brixel_edge.calib.ranges.smooth import require_same_function
 from brixel_edge.errors import BuildError, ParityError, SpecError
-from brixel_edge.memory import peak_rss_bytes
+from brixel_edge.machine.memory import peak_rss_bytes
+from brixel_edge.model.bundle import sha256_of
 
 log = logging.getLogger(__name__)
 

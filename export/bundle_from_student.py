@@ -16,12 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from brixel_edge.bundle import sha256_of, staged_directory, write_failure, write_manifest
-from brixel_edge.deformable import SamplerKind
 from brixel_edge.errors import BuildError, ParityError
-from brixel_edge.export.backends import Backend, default_backends
-from brixel_edge.export.islands import Half
-from brixel_edge.export.plans import (
+from brixel_edge.export.graph.judges import Backend, default_backends
+from brixel_edge.export.half.islands import Half
+from brixel_edge.export.ladder import (
     Attempt,
     NoPlanBuiltError,
     NoPlanPassedError,
@@ -30,9 +28,11 @@ from brixel_edge.export.plans import (
     plans_for,
 )
 from brixel_edge.export.workshop import EngineMaker, Product, Progress, ProofImages, Trace, Workshop, samples_of
-from brixel_edge.proof import PROOF_NAME, proof_from_references, save_proof
-from brixel_edge.spec import ModelSpec, Precision
-from brixel_edge.student import Student
+from brixel_edge.model.bundle import sha256_of, staged_directory, write_failure, write_manifest
+from brixel_edge.model.spec import ModelSpec, Precision
+from brixel_edge.network.deformable import SamplerKind
+from brixel_edge.network.student import Student
+from brixel_edge.proof.proof import PROOF_NAME, proof_from_references, save_proof
 
 TOOLS = (
     "brixel-edge",

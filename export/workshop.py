@@ -19,22 +19,22 @@ import onnx
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from brixel_edge.bundle import graph_name
-from brixel_edge.deformable import DeformableAttention, SamplerKind
 from brixel_edge.errors import BrixelError, BuildError, ParityError
-from brixel_edge.export.backends import Backend, Features, default_backends
-from brixel_edge.export.census import assert_census
-from brixel_edge.export.engine_graph import graph_facts
-from brixel_edge.export.fuse import FusedModel
-from brixel_edge.export.islands import Half, Island, Level, find_islands
-from brixel_edge.export.plans import GateMissedError, Plan
-from brixel_edge.export.ranges import TensorRange, measure_ranges
-from brixel_edge.export.reference import reference_features
-from brixel_edge.export.to_half import half_from_float
-from brixel_edge.export.to_onnx import onnx_from_model
-from brixel_edge.parity import check_gate, compare
-from brixel_edge.spec import ModelSpec, Precision
-from brixel_edge.student import Student
+from brixel_edge.export.graph.census import assert_census
+from brixel_edge.export.graph.fuse import FusedModel
+from brixel_edge.export.graph.judges import Backend, Features, default_backends
+from brixel_edge.export.graph.reference import reference_features
+from brixel_edge.export.graph.to_onnx import onnx_from_model
+from brixel_edge.export.half.islands import Half, Island, Level, find_islands
+from brixel_edge.export.half.ranges import TensorRange, measure_ranges
+from brixel_edge.export.half.to_half import half_from_float
+from brixel_edge.export.ladder import GateMissedError, Plan
+from brixel_edge.model.bundle import graph_name
+from brixel_edge.model.graph_facts import graph_facts
+from brixel_edge.model.spec import ModelSpec, Precision
+from brixel_edge.network.deformable import DeformableAttention, SamplerKind
+from brixel_edge.network.student import Student
+from brixel_edge.proof.parity import check_gate, compare
 
 Images = Sequence[NDArray[np.uint8]]
 Progress = Callable[[str], None]

@@ -10,12 +10,12 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from brixel_edge.bundle import ResolvedModel, resolve_model
 from brixel_edge.errors import ParityError, SpecError
-from brixel_edge.features import FeatureMap
-from brixel_edge.fit import Fit, FittedImage, check_fit, fit_frame
-from brixel_edge.runtimes.base import AUTO, OpenVinoPrecision, Runtime, RuntimeSettings, choose_backend, open_runtime
-from brixel_edge.spec import UNTRAINED_NOTICE, ModelSpec
+from brixel_edge.image.fit import Fit, FittedImage, check_fit, fit_frame
+from brixel_edge.model.bundle import ResolvedModel, resolve_model
+from brixel_edge.model.features import FeatureMap
+from brixel_edge.model.spec import UNTRAINED_NOTICE, ModelSpec
+from brixel_edge.runtimes.runtime import AUTO, OpenVinoPrecision, Runtime, RuntimeSettings, choose_backend, open_runtime
 
 _LOG = logging.getLogger(__name__)
 OUTPUT = "features"

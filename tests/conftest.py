@@ -41,9 +41,9 @@ def mini_student() -> object:
     """The default model; its sampling offsets, which start as constants, depend on the image here."""
     import torch
 
-    from brixel_edge.backbone import load_backbone
-    from brixel_edge.deformable import DeformableAttention
-    from brixel_edge.student import load_student
+    from brixel_edge.network.backbone import load_backbone
+    from brixel_edge.network.deformable import DeformableAttention
+    from brixel_edge.network.student import load_student
 
     student = load_student(load_backbone("vit_mini_dinov3"), "random")
     generator = torch.Generator().manual_seed(1)
@@ -57,8 +57,8 @@ def mini_student() -> object:
 @pytest.fixture(scope="session")
 def mini_graph(tmp_path_factory, mini_student) -> Callable[[str], Path]:
     """graph.fp32.onnx of that model at 64 x 96 px for a sampler, traced once a run."""
-    from brixel_edge.export.fuse import FusedModel, spec_from_student
-    from brixel_edge.export.to_onnx import onnx_from_model
+    from brixel_edge.export.graph.fuse import FusedModel, spec_from_student
+    from brixel_edge.export.graph.to_onnx import onnx_from_model
 
     spec = spec_from_student(mini_student, 64, 96, "brixel", name="vit_mini_dinov3")
     folder = tmp_path_factory.mktemp("mini")
@@ -76,7 +76,7 @@ def mini_graph(tmp_path_factory, mini_student) -> Callable[[str], Path]:
 @pytest.fixture(scope="session")
 def mini_images(photograph_paths) -> list[np.ndarray]:
     """Photographs at that size, (1, 64, 96, 3) uint8 BGR."""
-    from brixel_edge.export.photographs import load_images
+    from brixel_edge.proof.photographs import load_images
 
     return load_images(photograph_paths, 64, 96)
 
@@ -87,7 +87,7 @@ def export_mini_fp16(tmp_path_factory, mini_student, mini_graph, mini_images):
     import shutil
 
     from brixel_edge.export.bundle_from_student import Ordered, WeightSources, bundle_from_student
-    from brixel_edge.export.fuse import spec_from_student
+    from brixel_edge.export.graph.fuse import spec_from_student
     from brixel_edge.export.workshop import ProofImages
 
     spec = spec_from_student(mini_student, 64, 96, "brixel", name="vit_mini_dinov3")

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from brixel_edge.backbone_specs import BACKBONES
 from brixel_edge.errors import BrixelError
+from brixel_edge.model.backbones import BACKBONES
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -64,8 +64,8 @@ def workshop(tmp_path_factory, photograph_paths) -> Path:
     """A folder with everything that README's commands name."""
     import cv2
 
-    from brixel_edge.student import build_refiner
-    from brixel_edge.weights import save_adapter
+    from brixel_edge.network.student import build_refiner
+    from brixel_edge.network.weights import save_adapter
 
     folder = tmp_path_factory.mktemp("readme")
     torch.save(small_dinov3(), folder / "dinov3_vits16.pth")
@@ -148,8 +148,8 @@ def test_the_packaged_default_model_is_what_the_exporter_makes(workshop, photogr
     import cv2
     import onnxruntime
 
-    from brixel_edge.bundle import DEFAULT_MODEL
-    from brixel_edge.onnx_metadata import spec_from_onnx
+    from brixel_edge.model.bundle import DEFAULT_MODEL
+    from brixel_edge.model.onnx_file import spec_from_onnx
 
     image = cv2.resize(photographs[0], (256, 256))[None]
     features = [
@@ -221,7 +221,7 @@ def test_python_blocks_run_as_written(workshop, monkeypatch, photographs):
 
     monkeypatch.chdir(workshop)
     monkeypatch.setattr(cv2, "VideoCapture", FakeCamera)
-    monkeypatch.setattr("brixel_edge.runtimes.camera._check_device", lambda _: None)  # /dev/video0 is there
+    monkeypatch.setattr("brixel_edge.runtimes.sources.camera._check_device", lambda _: None)  # /dev/video0 is there
     followed = []
 
     class Enough(Exception):

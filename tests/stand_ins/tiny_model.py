@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from brixel_edge.onnx_metadata import SPEC_KEY
-from brixel_edge.spec import ImageSpec, ModelSpec
+from brixel_edge.model.onnx_file import SPEC_KEY
+from brixel_edge.model.spec import ImageSpec, ModelSpec
 
 DIM, CELL_PX = 4, 4
 CONSTANT = 100.0  # value of the last channel everywhere

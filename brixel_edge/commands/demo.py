@@ -1,0 +1,161 @@
+"""brixel-demo: the whole road on the built-in model, from weights to a stream, with pictures to look at.
+
+Exports the model and its baseline (the backbone alone), prints how far both are from PyTorch, runs a few seconds of
+`demo:` with brixel-run, and puts one photograph beside both feature maps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from brixel_edge.commands.command import add_common_arguments, run_command
+from brixel_edge.errors import BrixelError, BuildError, SpecError
+from brixel_edge.model.spec import UNTRAINED_NOTICE
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+PROGRAM = "brixel-demo"
+STILL_SIDE_PX = 512
+CAPTION_PX = 64
+MARGIN_PX = 12
+PHOTOGRAPH = "chelsea.png"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM, description="Export, prove and stream the built-in model; leaves pictures."
+    )
+    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("demo"), help="folder to write (default demo)")
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of the stream (default 10)")
+    add_common_arguments(parser)
+    return parser
+
+
+def run_tool(module: str, *arguments: str) -> str:
+    """Run another command of ours as a user would, in a process of its own; its stdout.
+
+    Raises:
+        BrixelError: it failed; carries its exit code. Its own error line has been shown already.
+    """
+    run = subprocess.run(
+        [sys.executable, "-m", f"brixel_edge.{module}", *arguments], stdout=subprocess.PIPE, text=True, check=False
+    )
+    if run.returncode:
+        error: BrixelError = BuildError(f"{module} ended with exit code {run.returncode}")
+        error.exit_code = run.returncode
+        raise error
+    return run.stdout
+
+
+def export_both(out: Path) -> dict[str, dict[str, Any]]:
+    """The built-in model and its baseline as model directories; their receipts by name."""
+    import json
+
+    receipts = {}
+    for name, flags in (("default", ()), ("baseline", ("--adapter", "none"))):
+        receipts[name] = json.loads(run_tool("command_export", "--out", str(out / f"{name}.brixel"), "--json", *flags))
+    return receipts
+
+
+def parity_table(receipts: dict[str, dict[str, Any]]) -> str:
+    """How far each graph is from PyTorch."""
+    lines = [f"{'against PyTorch, in ONNX Runtime':34}{'grid':>9}{'cosine':>11}{'worst 1 %':>11}{'rel. error':>12}"]
+    for name, receipt in receipts.items():
+        grid = "x".join(map(str, receipt["spec"]["grid"]))
+        for graph, parity in receipt["parity"].items():
+            lines.append(
+                f"{name + '/' + graph:34}{grid:>9}{parity['cosine_mean']:11.6f}{parity['cosine_p01']:11.6f}"
+                f"{parity['frobenius']:12.1e}"
+            )
+    return "\n".join(lines)
+
+
+def write_still(out: Path, path: Path) -> None:
+    """One PNG: the photograph, the backbone's own map and the model's map, in the same PCA colours."""
+    import cv2
+    import numpy as np
+
+    import brixel_edge
+    from brixel_edge.image.colours import PcaColours
+    from brixel_edge.proof.photographs import bundled_photographs
+
+    source = next(photograph for photograph in bundled_photographs() if photograph.name == PHOTOGRAPH)
+    frame = np.asarray(cv2.imread(str(source)), np.uint8)
+    side = min(frame.shape[:2])
+    top, left = (frame.shape[0] - side) // 2, (frame.shape[1] - side) // 2
+    frame = np.ascontiguousarray(frame[top : top + side, left : left + side])
+    maps = []
+    for name in ("default", "baseline"):
+        with brixel_edge.open_model(out / f"{name}.brixel") as model:
+            maps.append(model(frame).values)
+    fine, coarse = maps
+    colours = PcaColours()
+    # The first map fixes the colours, so that both pictures speak the same language.
+    fine_bgr, coarse_bgr = (np.ascontiguousarray(colours(values)[..., ::-1]) for values in (fine, coarse))
+    h, w = coarse.shape[:2]
+    panels = [
+        captioned(frame, f"photograph {side} x {side}, seen at 256 x 256", cv2.INTER_AREA),
+        captioned(coarse_bgr, f"backbone alone: {h} x {w} features", cv2.INTER_NEAREST),
+        captioned(fine_bgr, f"brixel: {fine.shape[0]} x {fine.shape[1]} features", cv2.INTER_NEAREST),
+    ]
+    gap = np.full((panels[0].shape[0], MARGIN_PX, 3), 255, np.uint8)
+    row = np.hstack([panels[0], gap, panels[1], gap, panels[2]])
+    foot = np.full((CAPTION_PX // 2, row.shape[1], 3), 255, np.uint8)
+    cv2.putText(foot, UNTRAINED_NOTICE, (8, 22), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (0, 0, 200), 1, cv2.LINE_AA)
+    temporary = path.with_name(f".{path.stem}.part{path.suffix}")
+    cv2.imwrite(str(temporary), np.vstack([row, foot]))
+    temporary.replace(path)
+
+
+def captioned(picture: NDArray[np.uint8], caption: str, interpolation: int) -> NDArray[np.uint8]:
+    """A square of the still's size with its caption above, (side + caption, side, 3)."""
+    import cv2
+    import numpy as np
+
+    size = (STILL_SIDE_PX, STILL_SIDE_PX)
+    panel = np.asarray(cv2.resize(picture, size, interpolation=interpolation), np.uint8)
+    head = np.full((CAPTION_PX // 2, STILL_SIDE_PX, 3), 255, np.uint8)
+    cv2.putText(head, caption, (8, 22), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (0, 0, 0), 1, cv2.LINE_AA)
+    return np.vstack([head, panel])
+
+
+def demo(out: Path, seconds: float) -> tuple[dict[str, Any], str]:
+    """Everything, in order.
+
+    Raises:
+        SpecError: a length that is not positive.
+    """
+    if seconds <= 0:
+        raise SpecError(f"--seconds {seconds:g} is not positive; for instance 10")
+    out.mkdir(parents=True, exist_ok=True)
+    receipts = export_both(out)
+    table = parity_table(receipts)
+    print(table, flush=True, file=sys.stderr)
+    model, video, still, statistics = (
+        out / name for name in ("default.brixel", "demo.mp4", "still.png", "statistics.txt")
+    )
+    write_still(out, still)
+    text = run_tool(
+        "command_run", str(model), "--source", "demo:", "--duration", f"{seconds:g}", "--headless", "--save", str(video)
+    )
+    statistics.write_text(f"{table}\n\n{UNTRAINED_NOTICE}\n\n{text}", encoding="utf-8")
+    written = {"model": model, "video": video, "still": still, "statistics": statistics}
+    lines = [text.rstrip(), "", UNTRAINED_NOTICE, *(f"{what:11}{path}" for what, path in written.items())]
+    record = {"parity": {n: r["parity"] for n, r in receipts.items()}, **{k: str(v) for k, v in written.items()}}
+    return record, "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of brixel-demo."""
+    return run_command(build_parser(), lambda arguments: demo(arguments.out, arguments.seconds), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,204 @@
+"""brixel-run: a model on a camera, a file or the demo."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from brixel_edge.commands.command import add_common_arguments, run_command
+from brixel_edge.errors import BrixelError
+from brixel_edge.machine.memory import parse_bytes
+
+if TYPE_CHECKING:
+    from brixel_edge.runtimes.stream.run import RunOptions
+
+PROGRAM = "brixel-run"
+EPILOG = """\
+examples:
+  brixel-run
+      the built-in model on the demo: scikit-image's photographs as if from a camera
+  brixel-run vits16.brixel --camera 0
+  brixel-run vits16.brixel --camera "0?width=1280&height=720&fps=30&fourcc=MJPG" --fit crop
+  brixel-run vits16.brixel --source rtsp://user:password@10.0.0.7/stream1 --headless --json
+  brixel-run vits16.brixel --source drive.mp4 --save features.mp4
+  brixel-run vits16.brixel --source photographs/ --save panels
+  brixel-run vits16.brixel --camera 0 --budget 900MiB --duration 60
+
+Esc, q or Ctrl-C end a run; the table of its figures comes first, and the exit code is 0. A second Ctrl-C kills it.
+
+exit codes:
+  0 done or stopped by you, 2 bad input, 3 backend not installed, 6 over the memory budget,
+  7 a camera or stream that does not open or was lost for good
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="Dense features of a live camera, a video or images: shown, saved, or just measured.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", metavar="MODEL", nargs="?", help="model directory or .onnx file (default: built in)")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--camera", metavar="C", help="number or device, perhaps with a mode: 0, /dev/video2, 0?fps=30")
+    source.add_argument(
+        "--source",
+        metavar="S",
+        help="video file, folder or glob of images, rtsp:// or http:// URL, gst:, demo: (default)",
+    )
+    parser.add_argument("--fit", choices=("stretch", "crop", "pad"), default="stretch", help="frames of another aspect")
+    parser.add_argument("--headless", action="store_true", help="show nothing")
+    parser.add_argument("--save", metavar="PATH", type=Path, help="video (.mp4 .mkv .mov .avi), or a folder of PNGs")
+    parser.add_argument("--duration", metavar="S", type=_positive_number, help="stop after so many seconds")
+    parser.add_argument("--frames", metavar="N", type=_positive_count, help="stop after so many frames")
+    parser.add_argument(
+        "--backend", choices=("auto", "ort", "openvino", "trt"), default="auto",
+        help="auto: OpenVINO on x86 where it is installed, else ONNX Runtime",
+    )  # fmt: skip
+    parser.add_argument(
+        "--precision", choices=("fp32", "fp16", "bf16", "int8"), help="which graph of a model directory"
+    )
+    parser.add_argument(
+        "--openvino-precision",
+        choices=("f32", "bf16"),
+        default="f32",
+        help="bf16: faster where the CPU has it, less exact",
+    )
+    parser.add_argument("--threads", metavar="N", type=_positive_count, help="of CPU backends (default: one per core)")
+    parser.add_argument(
+        "--budget", metavar="SIZE", help="memory that the process may take, for instance 900MiB or 2GiB"
+    )
+    parser.add_argument(
+        "--reconnect",
+        metavar="S",
+        type=_positive_number,
+        default=30.0,
+        help="try a lost camera again for S s (default 30)",
+    )
+    parser.add_argument("--quiet", action="store_true", help="no line each second")
+    add_common_arguments(parser)
+    return parser
+
+
+def _positive_number(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not above zero")
+    return value
+
+
+def _positive_count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+def _options(arguments: argparse.Namespace) -> RunOptions:
+    """What the arguments mean; refuses what can be refused before anything is loaded.
+
+    Raises:
+        BrixelError: a budget, source or path that cannot be.
+    """
+    budget_bytes = parse_bytes(arguments.budget) if arguments.budget else None
+    from brixel_edge.runtimes.pictures.recorder import check_save_path
+    from brixel_edge.runtimes.stream.run import RunOptions
+
+    if arguments.save is not None:
+        check_save_path(arguments.save)
+    return RunOptions(
+        model=arguments.model,
+        source=arguments.camera or arguments.source or "demo:",
+        backend=arguments.backend,
+        precision=arguments.precision,
+        openvino_precision=arguments.openvino_precision,
+        threads=arguments.threads,
+        fit=arguments.fit,
+        budget_bytes=budget_bytes,
+        headless=arguments.headless,
+        save=arguments.save,
+        duration_s=arguments.duration,
+        frames=arguments.frames,
+        reconnect_s=arguments.reconnect,
+    )
+
+
+def _say(line: str) -> None:
+    print(f"{PROGRAM}: {line}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set; a second one ends the process, as it would without us."""
+    stop = threading.Event()
+    before: dict[int, Any] = {}
+
+    def restore(*_: object) -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def handle(*_: object) -> None:
+        stop.set()
+        for number in before:
+            signal.signal(number, signal.SIG_DFL)
+
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        restore()
+
+
+def _run(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    with _stop_on_signals() as stop:
+        options = _options(arguments)
+        from brixel_edge.runtimes.stream.run import StreamRun
+
+        run = StreamRun(options, stop, _say, None if arguments.quiet else _say)
+        try:
+            report = run.run()
+        except BrixelError:
+            # A stream that was lost after an hour still has figures; stdout is for results, and this is none.
+            if (report := run.report()).processed:
+                print(report.table(), file=sys.stderr)
+            raise
+    return report.to_json(), report.table()
+
+
+def _set_up_libraries() -> None:
+    """Before numpy and OpenCV are loaded, which read these once.
+
+    NumPy's BLAS threads would fight with the engine's for the cores; FFmpeg and OpenCV explain every failure on stderr,
+    where one line is ours.
+    """
+    for name, value in (
+        ("OPENBLAS_NUM_THREADS", "1"), ("OPENCV_FFMPEG_LOGLEVEL", "-8"), ("OPENCV_LOG_LEVEL", "SILENT"),
+    ):  # fmt: skip
+        os.environ.setdefault(name, value)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of brixel-run."""
+    _set_up_libraries()
+    code = run_command(build_parser(), _run, argv)
+    if argv is None and any(thread.name.startswith("brixel-") for thread in threading.enumerate()):
+        # A thread is inside a driver or an engine that does not return; the interpreter would wait for it, or crash.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

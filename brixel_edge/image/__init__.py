@@ -1,0 +1,1 @@
+"""Pixels: resizing, fitting a frame to the graph, colours of features."""

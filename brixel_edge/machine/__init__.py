@@ -1,0 +1,1 @@
+"""What the machine has: memory, CUDA, TensorRT, files, a terminal."""

@@ -1,0 +1,207 @@
+"""The model directory `NAME.brixel/`: what brixel-export writes and everything else opens.
+
+`model.json` is the receipt: the spec, a sha256 of every file, tool versions, licence, parity. It is written last, so a
+directory without one was never finished. Engines and graphs lie beside it under fixed names. Knows nothing of what is
+inside a graph.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from brixel_edge.errors import BundleError
+from brixel_edge.model.onnx_file import spec_from_onnx
+from brixel_edge.model.receipt import RECEIPT_VERSION, read_receipt
+from brixel_edge.model.spec import ModelSpec
+
+MANIFEST_NAME = "model.json"
+FAILURE_NAME = "failed.json"
+ORT_INT8_NAME = "graph.int8.ort.onnx"
+DEFAULT_MODEL = Path(__file__).parents[1] / "default.onnx"
+
+
+def graph_name(precision: str) -> str:
+    """File name of the graph of one precision, for instance `graph.fp32.onnx`."""
+    return f"graph.{precision}.onnx"
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """An opened model directory.
+
+    Attributes:
+        root: the directory.
+        manifest: what model.json holds.
+        spec: the model's spec, from the manifest.
+    """
+
+    root: Path
+    manifest: dict[str, Any]
+    spec: ModelSpec
+
+    @property
+    def precisions(self) -> list[str]:
+        """The precisions that have a graph here."""
+        graphs = [name for name in self.manifest["files"] if name.startswith("graph.") and name.endswith(".onnx")]
+        return list(dict.fromkeys(name.split(".")[1] for name in graphs))
+
+    def file(self, name: str) -> Path:
+        """Path of a file of the bundle, checked against its recorded sha256.
+
+        Raises:
+            BundleError: not part of the bundle, missing or changed since the export.
+        """
+        recorded = self.manifest["files"].get(name)
+        if recorded is None:
+            raise BundleError(f"{self.root} has no {name}; it has {', '.join(sorted(self.manifest['files']))}")
+        path = self.root / name
+        if not path.is_file():
+            raise BundleError(f"{path} is missing though {MANIFEST_NAME} lists it; export the model again")
+        if sha256_of(path) != recorded["sha256"]:
+            raise BundleError(f"{path} differs from the file that was exported (sha256); export the model again")
+        return path
+
+
+def open_bundle(root: str | Path) -> Bundle:
+    """Read a model directory's receipt.
+
+    Raises:
+        BundleError: no model directory, an unfinished or an unreadable one.
+    """
+    root = Path(root)
+    manifest_path = root / MANIFEST_NAME
+    if not manifest_path.is_file():
+        raise BundleError(
+            f"{root} is not a model directory: it has no {MANIFEST_NAME}; make one with brixel-export --out"
+        )
+    manifest = read_receipt(manifest_path)
+    return Bundle(root=root, manifest=manifest, spec=ModelSpec.from_json(manifest["spec"]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedModel:
+    """What a user's MODEL argument means.
+
+    Attributes:
+        graph: the .onnx file to load.
+        spec: its spec.
+        name: what to call it in output.
+        root: the model directory, where there is one.
+    """
+
+    graph: Path
+    spec: ModelSpec
+    name: str
+    root: Path | None = None
+
+
+def resolve_model(
+    path: str | Path | None = None, precision: str | None = None, backend: str | None = None
+) -> ResolvedModel:
+    """Find the graph behind a model directory, a bare .onnx file, or None for the built-in default.
+
+    Args:
+        path: model directory or .onnx file; None is the default model of the package.
+        precision: which graph of a directory; None takes fp32 if there, else the first.
+        backend: that will run it; ONNX Runtime has an INT8 graph of its own, since it would run the other in floating
+            point.
+
+    Raises:
+        BundleError: nothing there that is a model.
+    """
+    if path is None:
+        return ResolvedModel(graph=DEFAULT_MODEL, spec=spec_from_onnx(DEFAULT_MODEL), name="built-in default")
+    path = Path(path)
+    if path.is_dir():
+        bundle = open_bundle(path)
+        chosen = precision or ("fp32" if "fp32" in bundle.precisions else next(iter(bundle.precisions), "fp32"))
+        name = ORT_INT8_NAME if (chosen, backend) == ("int8", "ort") else graph_name(chosen)
+        return ResolvedModel(graph=bundle.file(name), spec=bundle.spec, name=path.name, root=path)
+    if not path.exists():
+        raise BundleError(f"no model at {path}; give a model directory, an .onnx file of brixel-export, or nothing")
+    return ResolvedModel(graph=path, spec=spec_from_onnx(path), name=path.name)
+
+
+@contextmanager
+def staged_directory(out: Path) -> Iterator[Path]:
+    """A temporary directory beside `out` that takes its place only when the block ends without an error.
+
+    An earlier model directory at `out` is replaced whole; anything else there is refused.
+
+    Raises:
+        BundleError: `out` exists and is not a model directory, or nothing can be written there.
+    """
+    if out.exists() and not _is_replaceable(out):
+        raise BundleError(f"{out} exists and is not a model directory; choose another --out or remove it")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise BundleError(f"nothing can be written at {out} ({error.strerror}); choose another --out") from error
+    try:
+        stage.chmod(0o755)
+        yield stage
+        if out.exists():
+            retired = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
+            out.replace(retired / out.name)
+            stage.replace(out)
+            shutil.rmtree(retired)
+        else:
+            stage.replace(out)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _is_replaceable(out: Path) -> bool:
+    """A model directory, an empty one, or one that holds nothing but the report of a failed export."""
+    if not out.is_dir():
+        return False
+    return (out / MANIFEST_NAME).is_file() or {path.name for path in out.iterdir()} <= {FAILURE_NAME}
+
+
+def write_failure(out: Path, record: dict[str, Any]) -> Path:
+    """Leave the report of an export that failed, `failed.json`; an earlier model there stays as it is."""
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / FAILURE_NAME
+    path.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    return path
+
+
+def write_manifest(root: Path, spec: ModelSpec, sections: dict[str, Any]) -> dict[str, Any]:
+    """Write model.json over all files now in `root`, with their sizes and sha256.
+
+    Args:
+        root: the (staged) model directory.
+        spec: of the model.
+        sections: further parts of the receipt, for instance tools, parity, census.
+
+    Returns:
+        what was written.
+    """
+    files = {
+        path.name: {"sha256": sha256_of(path), "bytes": path.stat().st_size}
+        for path in sorted(root.iterdir())
+        if path.is_file() and path.name != MANIFEST_NAME
+    }
+    manifest = {"manifest_version": RECEIPT_VERSION, "spec": spec.to_json(), "files": files, **sections}
+    temporary = root / f".{MANIFEST_NAME}.part"
+    temporary.write_text(json.dumps(manifest, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    temporary.replace(root / MANIFEST_NAME)
+    return manifest

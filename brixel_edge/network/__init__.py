@@ -1,0 +1,1 @@
+"""The network in torch: frozen backbone, adapters, head, and where their weights come from."""

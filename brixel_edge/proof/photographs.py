@@ -1,0 +1,64 @@
+"""The photographs that artefacts are proven on: scikit-image's, or a folder that the user names.
+
+They are brought to the graph's size by the same antialiased bicubic kernel as in training and on the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from brixel_edge.errors import BackendMissing, BundleError
+from brixel_edge.image.resize import resize_image
+
+PROOF = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png", "hubble_deep_field.jpg")
+# Activation ranges are measured on others than the proof's.
+RANGING = ("camera.png", "coins.png", "ihc.png", "retina.jpg")
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+
+
+def bundled_photographs(names: Sequence[str] = PROOF) -> list[Path]:
+    """Photographs that come with scikit-image.
+
+    Raises:
+        BackendMissing: scikit-image is not installed.
+    """
+    try:
+        import skimage
+    except ImportError as error:
+        raise BackendMissing(
+            "parity needs photographs: pip install scikit-image, or give --parity-images DIR"
+        ) from error
+    return [Path(skimage.__file__).parent / "data" / name for name in names]
+
+
+def photographs_in(folder: Path, limit: int = 32) -> list[Path]:
+    """Up to `limit` image files of a folder, by name.
+
+    Raises:
+        BundleError: no folder, or none in it.
+    """
+    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES) if folder.is_dir() else []
+    if not paths:
+        raise BundleError(f"{folder} has no images ({', '.join(sorted(SUFFIXES))}); give a folder of photographs")
+    return paths[:limit]
+
+
+def load_images(paths: Sequence[Path], height: int, width: int, channels: str = "BGR") -> list[NDArray[np.uint8]]:
+    """Decode and resize: (1, height, width, 3) uint8 each.
+
+    Raises:
+        BundleError: a file that OpenCV cannot read.
+    """
+    images = []
+    for path in paths:
+        pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        if pixels is None:
+            raise BundleError(f"{path} is not an image that OpenCV reads; remove it from the folder")
+        resized = resize_image(np.asarray(pixels, np.uint8), height, width)
+        images.append(np.ascontiguousarray(resized[..., ::-1] if channels == "RGB" else resized)[None])
+    return images

@@ -1,0 +1,1 @@
+"""The distillation: photographs in, adapter weights out."""

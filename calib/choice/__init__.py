@@ -1,0 +1,1 @@
+"""Which nodes take integers: sensitivity, plan, memory, speed."""

@@ -1,0 +1,1 @@
+"""How integers are written for each backend, and which kernels really ran."""

@@ -1,0 +1,1 @@
+"""Which values tensors take: observed ranges, smoothing, scales."""

@@ -1,0 +1,289 @@
+"""The building process: one ONNX graph to one plan, told in JSON lines on its standard output.
+
+It runs by itself (`python -m brixel_edge.export.engine.build REQUEST.json`) because a TensorRT build can take all of
+a small board's memory: the kernel then kills this process and not the exporter, which lives to say what to do. It
+imports neither torch nor onnx, to leave that memory to TensorRT.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from brixel_edge.errors import BackendMissing, BrixelError, BuildError, MemoryBudgetError
+from brixel_edge.export.engine.dialect import (
+    Dialect,
+    apply_settings,
+    dialect_of,
+    network_flags,
+    set_precision_flags,
+    typings_to_try,
+)
+from brixel_edge.export.engine.known_bad import graph_patterns, known_bad
+from brixel_edge.export.engine.log import BuildLog, Emit, locked, monitor_for
+from brixel_edge.export.engine.memory import LEVERS, EngineMemory, buffer_bytes, check_memory, default_workspace
+from brixel_edge.export.engine.network import network_layer_types, network_tensors, parse_graph, pin_float_layers
+from brixel_edge.export.engine.settings import BuildRequest, EngineSettings
+from brixel_edge.export.engine.timing_cache import attach_timing_cache, save_timing_cache, timing_cache_name
+from brixel_edge.export.engine.trt_target import Target
+from brixel_edge.machine.cuda import CudaDevice, current_device, import_cudart
+from brixel_edge.machine.memory import peak_rss_bytes
+from brixel_edge.model.bundle import sha256_of
+from brixel_edge.model.engine_file import (
+    MODULES,
+    BuildAttempt,
+    EngineIdentity,
+    EngineKind,
+    EngineReport,
+    EngineTensor,
+    Typing,
+)
+from brixel_edge.model.graph_facts import GraphFacts, graph_facts
+
+INSTALL_HINTS: dict[EngineKind, str] = {
+    "trt": 'JetPack ships it, seen from a venv made with --system-site-packages; x86: pip install "brixel-edge[trt]"',
+    "trt-rtx": 'pip install "brixel-edge[trt-rtx]"',
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Built:
+    """What one attempt gives."""
+
+    typing: Typing
+    tensors: tuple[EngineTensor, ...]
+    layer_types: dict[str, int]
+    pinned_layers: int
+    build_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Site:
+    """What all attempts of a build share."""
+
+    dialect: Dialect
+    device: CudaDevice | None
+    request: BuildRequest
+    settings: EngineSettings
+    facts: GraphFacts
+    timing_cache: Path | None
+    log: BuildLog
+    emit: Emit
+
+
+def import_tensorrt(kind: EngineKind) -> Any:
+    """The TensorRT module of a kind.
+
+    Raises:
+        BackendMissing: it is not installed, or one of its libraries is not.
+    """
+    try:
+        return importlib.import_module(MODULES[kind])
+    except (ImportError, OSError) as error:
+        raise BackendMissing(f"--engine {kind} needs {MODULES[kind]} ({error}); {INSTALL_HINTS[kind]}") from error
+
+
+def build(request: BuildRequest, emit: Emit) -> EngineReport:
+    """Build the requested plan into its temporary file.
+
+    Raises:
+        BackendMissing: no TensorRT, no cuda-python or no device.
+        BuildError: TensorRT refused the graph, the settings or the build.
+        MemoryBudgetError: the engine needs more than it was given, or TensorRT ran out of memory.
+    """
+    site = _site(request, locked(emit))
+    identity = _identity(site)
+    target = Target(
+        kind=identity.kind,
+        version=identity.version,
+        compute_capabilities=identity.compute_capabilities,
+        precision=identity.precision,
+    )
+    troubles = tuple(row.line for row in known_bad(target, graph_patterns(site.facts)))
+    for line in troubles:
+        site.emit({"event": "warning", "message": line})
+    built, attempts = _first_that_builds(site)
+    memory = EngineMemory(
+        weights_bytes=site.log.memory_bytes.get("Weights", request.plan.stat().st_size),
+        activation_bytes=site.log.memory_bytes.get("Activation", 0),
+        buffer_bytes=buffer_bytes(built.tensors),
+    )
+    check_memory(memory, site.settings.max_memory_bytes)
+    return EngineReport(
+        identity=identity,
+        size_bytes=request.plan.stat().st_size,
+        sha256=sha256_of(request.plan),
+        graph_sha256=sha256_of(request.graph),
+        device_name=site.device.name if site.device else None,
+        cuda_version=site.device.cuda_version if site.device else None,
+        typing=built.typing,
+        pinned_layers=built.pinned_layers,
+        optimization_level=site.settings.optimization_level,
+        workspace_bytes=site.settings.workspace_bytes,
+        weights_bytes=site.log.memory_bytes.get("Weights"),
+        activation_bytes=site.log.memory_bytes.get("Activation"),
+        build_s=round(built.build_s, 3),
+        peak_host_bytes=peak_rss_bytes() or 0,
+        tensors=built.tensors,
+        layer_types=built.layer_types,
+        hardware_compatibility=site.settings.hardware_compatibility,
+        is_version_compatible=site.settings.is_version_compatible,
+        timing_cache=site.timing_cache.name if site.timing_cache else None,
+        attempts=attempts,
+        warnings=(*troubles, *site.log.warnings),
+    )
+
+
+def _site(request: BuildRequest, emit: Emit) -> _Site:
+    dialect = dialect_of(import_tensorrt(request.kind))
+    emit({"event": "start", "version": dialect.version, "has_phases": dialect.has_progress_monitor})
+    device = None if dialect.is_ahead_of_time else current_device(import_cudart())
+    settings, timing_cache = request.settings, None
+    if device is not None:
+        folder = settings.timing_cache_dir or request.plan.parent
+        timing_cache = folder / timing_cache_name(dialect.version, device)
+        if settings.workspace_bytes is None:
+            settings = replace(settings, workspace_bytes=default_workspace(device, settings.max_memory_bytes))
+    return _Site(
+        dialect=dialect,
+        device=device,
+        request=request,
+        settings=settings,
+        facts=graph_facts(request.graph),
+        timing_cache=timing_cache,
+        log=BuildLog(dialect.module, emit),
+        emit=emit,
+    )
+
+
+def _identity(site: _Site) -> EngineIdentity:
+    """The plan's target, checked against what the target's hardware can do.
+
+    Raises:
+        BuildError: the device has no such arithmetic.
+    """
+    capabilities = (site.device.compute_capability,) if site.device else site.settings.rtx_capabilities
+    precision = site.request.precision
+    if precision == "bf16" and min(capabilities) < 80:
+        raise BuildError(f"SM {min(capabilities)} has no bf16 (that needs SM 80 or later); use --engine trt-fp16")
+    if site.device is None and min(capabilities) < 80 and precision == "fp32":
+        raise BuildError(
+            "TensorRT-RTX has no fp32 matrix products for SM 75 (Turing); leave 75 out of --rtx-sm, or use fp16"
+        )
+    return EngineIdentity(
+        kind=site.request.kind,
+        compute_capabilities=tuple(sorted(capabilities)),
+        version=site.dialect.version,
+        precision=precision,
+    )
+
+
+def _first_that_builds(site: _Site) -> tuple[_Built, tuple[BuildAttempt, ...]]:
+    """Try the release's typings in order; running out of memory ends it, as the next would run out too."""
+    attempts: list[BuildAttempt] = []
+    for typing in typings_to_try(site.dialect, site.settings):
+        try:
+            built = _build_once(site, typing)
+        except BuildError as error:
+            attempts.append(BuildAttempt(typing=typing, error=str(error)))
+            site.emit({"event": "warning", "message": f"{typing} typing failed: {error}"})
+            site.log.forget()
+            continue
+        attempts.append(BuildAttempt(typing=typing, error=None))
+        return built, tuple(attempts)
+    if len(attempts) == 1:
+        raise BuildError(str(attempts[0].error))
+    raise BuildError("; ".join(f"{attempt.typing} typing: {attempt.error}" for attempt in attempts))
+
+
+def _build_once(site: _Site, typing: Typing) -> _Built:
+    """Parse and build with one typing; the plan is written, all of TensorRT's objects are gone at the end."""
+    dialect, log, precision = site.dialect, site.log, site.request.precision
+    builder = _builder(site)
+    config = builder.create_builder_config()
+    # What the release or the board lacks is refused before the graph is read.
+    apply_settings(dialect, builder, config, site.settings)
+    if typing == "weak":
+        set_precision_flags(dialect, config, precision, site.facts)
+    network = builder.create_network(network_flags(dialect, typing))
+    refusal = parse_graph(dialect, network, log, site.request.graph)
+    if refusal is not None:
+        raise _failure(log, f"{dialect.label} cannot read the graph: {refusal}")
+    pinned = pin_float_layers(dialect, network, site.facts) if typing == "weak" else 0
+    monitor = monitor_for(dialect.module, site.emit)
+    if monitor is not None:
+        config.progress_monitor = monitor
+    if site.timing_cache is not None:
+        attach_timing_cache(config, site.timing_cache, site.emit)
+    begin_s = time.perf_counter()
+    plan = builder.build_serialized_network(network, config)
+    build_s = time.perf_counter() - begin_s
+    if plan is None:
+        raise _failure(log, f"{dialect.label} did not build the graph: {log.reason()}")
+    site.request.plan.write_bytes(memoryview(plan))
+    if site.timing_cache is not None:
+        save_timing_cache(config, site.timing_cache)
+    return _Built(
+        typing=typing,
+        tensors=network_tensors(network),
+        layer_types=network_layer_types(network),
+        pinned_layers=pinned,
+        build_s=build_s,
+    )
+
+
+def _builder(site: _Site) -> Any:
+    try:
+        return site.dialect.module.Builder(site.log.logger)
+    except (TypeError, RuntimeError) as error:  # pybind's words for a constructor that gave no object
+        raise _failure(site.log, f"{site.dialect.label} cannot start: {site.log.reason()}") from error
+
+
+def _failure(log: BuildLog, message: str) -> BrixelError:
+    if log.has_run_out_of_memory:
+        return MemoryBudgetError(f"TensorRT ran out of device memory while building ({log.reason()}); {LEVERS}")
+    if "libnvinfer_lean" in message:
+        message += (
+            "; a version-compatible plan holds that library: apt install libnvinfer-lean10, or leave the option out"
+        )
+    return BuildError(message)
+
+
+def _volunteer_for_the_oom_killer() -> None:
+    """Let the kernel take this process first, and not the exporter or the user's desktop."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Build what the request file asks; the last JSON line is `built` with a report, or `failed` with an error."""
+    (request_path,) = sys.argv[1:] if arguments is None else arguments
+    # TensorRT's libraries may print; only our lines may reach the pipe.
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as pipe:
+        os.dup2(2, 1)
+
+        def emit(event: dict[str, Any]) -> None:
+            pipe.write(json.dumps(event) + "\n")
+            pipe.flush()
+
+        _volunteer_for_the_oom_killer()
+        request = BuildRequest.from_json(json.loads(Path(request_path).read_text(encoding="utf-8")))
+        try:
+            report = build(request, emit)
+        except BrixelError as error:
+            emit({"event": "failed", "error": type(error).__name__, "message": str(error)})
+            return error.exit_code
+        emit({"event": "built", "report": report.to_json()})
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""The deployed graph as one module to read: uint8 pixels in, dense features out.
+
+Everything that a device runs stands in `FusedModel.forward`, in order; the exporter only traces it. Sizes are fixed
+when it is built, so that position tables and reference points are constants of the graph.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from brixel_edge.export.graph.folding import folded
+from brixel_edge.model.spec import ImageSpec, ModelSpec
+from brixel_edge.network.deformable import SamplerKind
+from brixel_edge.network.student import Student, backbone_view
+
+
+class FusedModel(nn.Module):
+    """Pre-processing, backbone, adapter and head for one image size.
+
+    Args:
+        student: in evaluation mode; it is copied.
+        spec: gives size, channel order, mean and std.
+        sampler: lowering of deformable sampling.
+    """
+
+    def __init__(self, student: Student, spec: ModelSpec, sampler: SamplerKind = "gridsample") -> None:
+        super().__init__()
+        self.view_scale = student.view_scale
+        height, width = spec.image.height // self.view_scale, spec.image.width // self.view_scale
+        self.backbone = student.backbone.pinned(height, width)
+        tokens = height // spec.patch_px, width // spec.patch_px
+        self.refiner = None if student.refiner is None else folded(student.refiner, sampler, *tokens)
+        mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in (spec.image.mean, spec.image.std))
+        # (x / 255 - mean) / std as one multiplication and one addition
+        self.scale: Tensor
+        self.shift: Tensor
+        self.rgb: Tensor
+        self.register_buffer("scale", 1.0 / (255.0 * std))
+        self.register_buffer("shift", -mean / std)
+        order = (2, 1, 0) if spec.image.channels == "BGR" else (0, 1, 2)
+        self.register_buffer("rgb", torch.tensor(order))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(1, H, W, 3) uint8 -> (1, D, h, w); a full frame is (1, 4H, 4W, 3)."""
+        x = image.to(torch.float32).permute(0, 3, 1, 2)
+        x = torch.index_select(x, 1, self.rgb)
+        x = x * self.scale + self.shift
+        maps = self.backbone(backbone_view(x, self.view_scale))
+        return maps[-1] if self.refiner is None else self.refiner(x, maps)
+
+
+def spec_from_student(
+    student: Student, height: int, width: int, adapter: str, channels: str = "BGR", *, name: str
+) -> ModelSpec:
+    """The spec of a student at one image size [px]; `name` is what the user calls the backbone.
+
+    Raises:
+        SpecError: a size that does not fit the patch.
+    """
+    backbone = student.backbone.spec
+    return ModelSpec(
+        backbone=name,
+        patch_px=backbone.patch_px,
+        dim=backbone.width,
+        tap_layers=backbone.tap_layers,
+        adapter=adapter,  # type: ignore[arg-type]
+        image=ImageSpec(
+            height=height,
+            width=width,
+            mean=backbone.mean,
+            std=backbone.std,
+            channels=channels,  # type: ignore[arg-type]
+        ),
+        grid=student.grid(height, width),
+        licence=backbone.licence,
+        trained=student.trained,
+    )

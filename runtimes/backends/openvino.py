@@ -1,0 +1,80 @@
+"""OpenVINO on the CPU: reads our ONNX as it is; on x86 faster than ONNX Runtime, for some more memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+from numpy.typing import NDArray
+
+from brixel_edge.errors import BundleError, SpecError
+from brixel_edge.runtimes.runtime import MATERIALISED_PREFIX, RuntimeSettings
+
+_DTYPES: dict[str, type[np.generic]] = {
+    "f32": np.float32,
+    "f16": np.float16,
+    "u8": np.uint8,
+    "i32": np.int32,
+    "i64": np.int64,
+}
+
+
+def _compiled(path: Path, settings: RuntimeSettings) -> openvino.CompiledModel:
+    core = openvino.Core()
+    if settings.openvino_precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise SpecError("this CPU has no bfloat16 instructions (AVX512_BF16 or AMX); use f32")
+    options: dict[str, str | int] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        # The default is bf16 where the CPU has it, which changes the numbers; so it is always said.
+        "INFERENCE_PRECISION_HINT": settings.openvino_precision,
+    }
+    if settings.threads:
+        options["INFERENCE_NUM_THREADS"] = settings.threads
+    try:
+        return core.compile_model(core.read_model(str(path)), "CPU", options)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[-200:]
+        raise BundleError(f"OpenVINO cannot run {path} ({reason}); export it again, or use --backend ort") from error
+
+
+class OpenVinoRuntime:
+    """One graph in OpenVINO. Outputs are written into arrays of ours, so nothing is copied."""
+
+    def __init__(self, path: Path, settings: RuntimeSettings) -> None:
+        compiled = _compiled(path, settings)
+        self._request = compiled.create_infer_request()
+        self._input_shape = tuple(compiled.inputs[0].shape)
+        self._outputs = [
+            (index, output.get_any_name(), tuple(output.shape), _DTYPES[output.element_type.get_type_name()])
+            for index, output in enumerate(compiled.outputs)
+            if not output.get_any_name().startswith(MATERIALISED_PREFIX)
+        ]
+
+    def infer(self, image: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+        """(1, H, W, 3) uint8 -> outputs by name; see `Runtime.infer`."""
+        if self._request is None:
+            raise SpecError("this runtime is closed; open it again")
+        if image.shape != self._input_shape or image.dtype != np.uint8 or not image.flags.c_contiguous:
+            raise SpecError(f"the graph takes contiguous uint8 {self._input_shape}, not {image.dtype} {image.shape}")
+        results = {name: np.empty(shape, dtype) for _, name, shape, dtype in self._outputs}
+        self._request.set_input_tensor(openvino.Tensor(image, shared_memory=True))
+        for index, name, *_ in self._outputs:
+            self._request.set_output_tensor(index, openvino.Tensor(results[name], shared_memory=True))
+        self._request.infer()
+        return results
+
+    def close(self) -> None:
+        """Free the engine."""
+        self._request = None
+
+
+def open_engine(path: Path, settings: RuntimeSettings) -> OpenVinoRuntime:
+    """Open an .onnx file.
+
+    Raises:
+        BundleError: OpenVINO refuses the file.
+        SpecError: bf16 was asked for, and this CPU has none.
+    """
+    return OpenVinoRuntime(path, settings)

@@ -1,0 +1,1 @@
+"""Latency and memory of every engine, side by side."""

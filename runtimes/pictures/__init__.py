@@ -1,0 +1,1 @@
+"""Features -> pictures, windows and recordings."""

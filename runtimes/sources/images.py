@@ -1,0 +1,151 @@
+"""A folder, a glob or a single image as a source: every readable picture, once, in natural order."""
+
+from __future__ import annotations
+
+import glob
+import logging
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from brixel_edge.errors import BundleError
+from brixel_edge.runtimes.sources.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Frame
+
+_LOG = logging.getLogger(__name__)
+_JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
+# Of a folder as a film: long enough to look at each picture.
+SECONDS_PER_IMAGE = 1.0
+
+
+def _natural(path: Path) -> list[tuple[int, str | int]]:
+    """Sort key in which frame9 comes before frame10."""
+    return [(0, int(part)) if part.isdigit() else (1, part.lower()) for part in re.split(r"(\d+)", str(path)) if part]
+
+
+def images_from_folder(folder: Path) -> list[Path]:
+    """The images of a folder, without its subfolders.
+
+    Raises:
+        BundleError: there are none.
+    """
+    files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
+    images = sorted((path for path in files if path.suffix.lower() in IMAGE_SUFFIXES), key=_natural)
+    if not images:
+        videos = [path.name for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
+        found = (
+            f"it has the video {videos[0]}, name that" if videos else f"those end in {' '.join(sorted(IMAGE_SUFFIXES))}"
+        )
+        raise BundleError(f"folder {folder} has no images; {found}")
+    return images
+
+
+def images_from_glob(pattern: str) -> list[Path]:
+    """The files that a pattern matches; `**` goes into subfolders.
+
+    Raises:
+        BundleError: there are none.
+    """
+    files = (Path(name) for name in glob.glob(str(Path(pattern).expanduser()), recursive=True))  # noqa: PTH207 - absolute
+    images = sorted((path for path in files if path.is_file()), key=_natural)
+    if not images:
+        raise BundleError(f"no file matches {pattern!r}; quote it, so that the shell leaves the pattern to us")
+    return images
+
+
+def _is_cut_short(data: bytes) -> bool:
+    """A JPEG without its end marker: OpenCV would fill the rest with grey and say nothing."""
+    scan = data.find(_JPEG_SCAN)
+    return data.startswith(_JPEG_START) and (scan < 0 or data.find(_JPEG_END, scan) < 0)
+
+
+def bgr_from_pixels(pixels: NDArray[Any]) -> NDArray[np.uint8] | None:
+    """What OpenCV decoded (grey, 16-bit, with alpha) as (H, W, 3) uint8; None for float and other channel counts."""
+    if pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3:
+        return pixels
+    if pixels.dtype == np.uint16:
+        pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if pixels.dtype != np.uint8:
+        return None
+    if pixels.ndim == 2:
+        return np.repeat(pixels[..., None], 3, axis=2)
+    if pixels.shape[2] == 4:
+        # On white, as viewers show it: what lies under alpha 0 is often black or noise.
+        alpha = pixels[..., 3:].astype(np.uint16)
+        blended = pixels[..., :3] * alpha + 255 * (255 - alpha)
+        return ((blended + 127) // 255).astype(np.uint8)
+    return pixels if pixels.shape[2] == 3 else None
+
+
+def decode_image(data: bytes) -> NDArray[np.uint8] | None:
+    """The picture in an image file, upright, (H, W, 3) uint8 BGR; None if it is unreadable or cut short."""
+    if _is_cut_short(data):
+        return None
+    # Colour mode turns a JPEG by its EXIF tag, and knows no alpha; the unchanged mode is the other way round.
+    mode = cv2.IMREAD_COLOR if data.startswith(_JPEG_START) else cv2.IMREAD_UNCHANGED
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
+    except cv2.error:
+        return None
+    return None if pixels is None else bgr_from_pixels(pixels)
+
+
+class ImageFiles:
+    """A list of image files as a source; unreadable ones are left out, with a warning each and a count."""
+
+    is_live = False
+    fps = 1 / SECONDS_PER_IMAGE
+
+    def __init__(self, paths: list[Path], name: str) -> None:
+        self._paths = paths
+        self._next = self._delivered = 0
+        self._name = name
+        self.skipped = 0
+        self.description = f"{name} ({len(paths)} image{'s' if len(paths) != 1 else ''})"
+
+    def read(self) -> Frame | None:
+        """The next readable image; None after the last.
+
+        Raises:
+            BundleError: not one of them could be read.
+        """
+        while self._next < len(self._paths):
+            path = self._paths[self._next]
+            self._next += 1
+            start = time.monotonic()
+            if (pixels := self._pixels(path)) is not None:
+                return self._frame(pixels, path, start)
+        if not self._delivered:
+            raise BundleError(f"{self._name}: none of {len(self._paths)} files is an image that can be read")
+        return None
+
+    def _pixels(self, path: Path) -> NDArray[np.uint8] | None:
+        try:
+            pixels, reason = decode_image(path.read_bytes()), "not an image, or cut short"
+        except OSError as error:
+            pixels, reason = None, error.strerror or "not readable"
+        if pixels is None:
+            self.skipped += 1
+            _LOG.warning("skipped %s: %s", path, reason)
+        return pixels
+
+    def _frame(self, pixels: NDArray[np.uint8], path: Path, start_s: float) -> Frame:
+        index, self._delivered = self._delivered, self._delivered + 1
+        return Frame(
+            image=pixels,
+            index=index,
+            t_capture_s=start_s,
+            t_media_s=index * SECONDS_PER_IMAGE,
+            capture_s=time.monotonic() - start_s,
+            name=path.name,
+        )
+
+    def interrupt(self) -> None:
+        """Nothing waits here."""
+
+    def close(self) -> None:
+        """Nothing stays open."""

@@ -1,0 +1,126 @@
+"""The memory contract: what a run will take, said before anything is loaded, and measured while it goes.
+
+The plan is arithmetic on the graph's size and grid. Its factors were fitted to the peaks of five exported models (7 to
+366 MB, 256 and 512 px, x86, 2 threads); it was within 10 % of each. What the libraries take is measured.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from brixel_edge.errors import MemoryBudgetError, SpecError
+from brixel_edge.machine.memory import MIB, format_bytes
+from brixel_edge.model.spec import ModelSpec
+
+# FFmpeg's frame threads, the frame in hand and the one before it.
+_DECODING_BYTES = 32 * MIB
+# PyAV and x264, or a window, and the pictures.
+_PICTURES_BYTES = 64 * MIB
+# Maps in flight: being made, waiting, being looked at.
+_MAPS_IN_FLIGHT = 3
+_HEAD_WIDTH = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Factors:
+    """Of a backend: `fixed + weights * file`, and `activations * one output map` with or without attention scores."""
+
+    fixed_bytes: int
+    weights: float
+    loading: float
+    activations: float
+    keeps_scores: bool
+
+
+# OpenVINO holds the file's weights beside its own packed ones; ONNX Runtime does so while loading only.
+_FACTORS = {
+    "ort": _Factors(fixed_bytes=17 * MIB, weights=1.0, loading=1.4, activations=8.3, keeps_scores=True),
+    "openvino": _Factors(fixed_bytes=70 * MIB, weights=2.5, loading=2.5, activations=2.5, keeps_scores=False),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryPlan:
+    """What a run is expected to take at its peak, by item [bytes]."""
+
+    items: dict[str, int]
+
+    @property
+    def total_bytes(self) -> int:
+        """The sum."""
+        return sum(self.items.values())
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{name} {size / MIB:.0f}" for name, size in self.items.items())
+        return f"{format_bytes(self.total_bytes)} ({parts})"
+
+
+def plan_memory(
+    spec: ModelSpec, graph_bytes: int, backend: str, *, now_bytes: int, queue_bytes: int, has_pictures: bool
+) -> MemoryPlan:
+    """Estimate the peak of a run.
+
+    Args:
+        spec: of the model.
+        graph_bytes: size of the .onnx file.
+        backend: `ort` or `openvino`.
+        now_bytes: what the process holds with the backend's library loaded and no model.
+        queue_bytes: bound of the frames that wait.
+        has_pictures: whether results are shown or saved.
+
+    Raises:
+        SpecError: the backend's memory is not the process's.
+    """
+    if backend not in _FACTORS:
+        raise SpecError(f"--budget is about the process's own memory; {backend} uses the device's, leave --budget out")
+    factors = _FACTORS[backend]
+    map_bytes = 4 * spec.dim * spec.grid[0] * spec.grid[1]
+    tokens = (spec.image.height // spec.patch_px) * (spec.image.width // spec.patch_px)
+    scores_bytes = 4 * max(1, spec.dim // _HEAD_WIDTH) * tokens**2 if factors.keeps_scores else 0
+    activations = round(factors.activations * map_bytes) + scores_bytes
+    # What loading takes beyond the weights is free again when the activations come.
+    loading = max(0, round((factors.loading - factors.weights) * graph_bytes) - activations)
+    items = {
+        "libraries": now_bytes,
+        "engine": factors.fixed_bytes,
+        "weights": round(factors.weights * graph_bytes),
+        "loading": loading,
+        "activations": activations,
+        "features": _MAPS_IN_FLIGHT * map_bytes,
+        "frames": queue_bytes + _DECODING_BYTES,
+        "pictures": _PICTURES_BYTES if has_pictures else 0,
+    }
+    return MemoryPlan(items={name: size for name, size in items.items() if size})
+
+
+def check_plan(plan: MemoryPlan, budget_bytes: int, what: str, alternative: MemoryPlan | None = None) -> None:
+    """Refuse a plan that does not fit.
+
+    Args:
+        plan: of the run.
+        budget_bytes: what it may take.
+        what: the model on its backend, for the message.
+        alternative: the same on ONNX Runtime, where that is something else.
+
+    Raises:
+        MemoryBudgetError: it does not fit; the message says what would.
+    """
+    if plan.total_bytes <= budget_bytes:
+        return
+    remedy = "use a smaller backbone, or export a smaller --size"
+    if alternative is not None and alternative.total_bytes <= budget_bytes:
+        remedy = f"--backend ort takes about {format_bytes(alternative.total_bytes)}"
+    raise MemoryBudgetError(f"{what} needs about {plan}, over the budget of {format_bytes(budget_bytes)}; {remedy}")
+
+
+def check_measured(peak_bytes: int | None, budget_bytes: int) -> None:
+    """Refuse to go on over the budget.
+
+    Raises:
+        MemoryBudgetError: the process took more.
+    """
+    if peak_bytes is not None and peak_bytes > budget_bytes:
+        raise MemoryBudgetError(
+            f"the process took {format_bytes(peak_bytes)}, over its budget of {format_bytes(budget_bytes)}; "
+            "use --backend ort, smaller frames or a smaller model"
+        )

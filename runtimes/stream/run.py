@@ -1,0 +1,222 @@
+"""What brixel-run does: a stream, its pictures in a window or a file, and its figures."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from brixel_edge.image.fit import Fit
+from brixel_edge.machine.memory import peak_rss_bytes, rss_bytes
+from brixel_edge.model.bundle import ResolvedModel, resolve_model
+from brixel_edge.model.spec import UNTRAINED_NOTICE
+from brixel_edge.runtimes.model import Model, open_resolved
+from brixel_edge.runtimes.pictures.output import Output, open_output
+from brixel_edge.runtimes.runtime import OpenVinoPrecision, RuntimeSettings, choose_backend, load_backend
+from brixel_edge.runtimes.sources.frames import open_source
+from brixel_edge.runtimes.sources.images import SECONDS_PER_IMAGE
+from brixel_edge.runtimes.stream.budget import MemoryPlan, check_measured, check_plan, plan_memory
+from brixel_edge.runtimes.stream.engine_thread import EngineThread
+from brixel_edge.runtimes.stream.report import RunReport, SecondLine
+from brixel_edge.runtimes.stream.stream import QUEUE_BYTES, StreamResult
+from brixel_edge.runtimes.stream.timing import StageHistograms
+
+_POLL_S = 0.03
+# How long an engine may finish its frame after a stop; with the rest this stays under a second.
+_GRACE_S = 0.4
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What brixel-run was asked for.
+
+    Attributes:
+        model: model directory or .onnx file; None is the built-in default.
+        source: see `brixel_edge.runtimes.sources.frames`.
+        backend: see `open_model`; as are the next four.
+        precision: which graph of a model directory.
+        openvino_precision: f32 or bf16.
+        threads: of CPU backends.
+        fit: of frames of another aspect.
+        budget_bytes: memory that the process may take; None for no bound.
+        headless: show nothing.
+        save: video file or folder for the pictures.
+        duration_s: stop after so long [s].
+        frames: stop after so many.
+        reconnect_s: how long a lost camera is tried again [s].
+    """
+
+    model: str | None = None
+    source: str = "demo:"
+    backend: str = "auto"
+    precision: str | None = None
+    openvino_precision: OpenVinoPrecision = "f32"
+    threads: int | None = None
+    fit: Fit = "stretch"
+    budget_bytes: int | None = None
+    headless: bool = False
+    save: Path | None = None
+    duration_s: float | None = None
+    frames: int | None = None
+    reconnect_s: float = 30.0
+
+
+class StreamRun:
+    """One run; `run` returns its report.
+
+    Args:
+        options: what to do.
+        stop: set by a signal handler; ends the run.
+        say: where lines of progress go.
+        say_figures: where the line of each second goes; None drops it.
+    """
+
+    def __init__(
+        self,
+        options: RunOptions,
+        stop: threading.Event,
+        say: Callable[[str], None],
+        say_figures: Callable[[str], None] | None = None,
+    ) -> None:
+        self._options, self._stop = options, stop
+        self._say, self._say_figures = say, say_figures
+        self._histograms = StageHistograms()
+        self._second = SecondLine()
+        self._processed = 0
+        self._is_image = self._has_said_last = False
+        self._last_line_s = self._last_result_s = 0.0
+        self._output: Output | None = None
+        self._plan: MemoryPlan | None = None
+        self._engine = EngineThread(
+            self._open_model, lambda: open_source(options.source, options.reconnect_s), options.frames
+        )
+
+    def run(self) -> RunReport:
+        """Until the source ends, the limits are reached, the window is closed or `stop` is set.
+
+        Raises:
+            BrixelError: what ended the stream; what was saved until then is whole.
+        """
+        try:
+            while not self._is_enough():
+                if self._is_looked_at():
+                    time.sleep(_POLL_S)
+                    self._tick()
+                    continue
+                if self._engine.is_over:
+                    break
+                result = self._engine.next_result(_POLL_S)
+                if self._engine.started_s is not None and self._output is None:
+                    self._begin()
+                if result is not None:
+                    self._add(result)
+                self._tick()
+        finally:
+            self._engine.stop(_GRACE_S)
+            if self._output is not None:
+                self._output.close()
+        if self._engine.error is not None:
+            raise self._engine.error
+        self._check_budget()
+        return self.report()
+
+    def _open_model(self) -> Model:
+        options = self._options
+        settings = RuntimeSettings(threads=options.threads, openvino_precision=options.openvino_precision)
+        backend = choose_backend(options.backend)
+        resolved = resolve_model(options.model, options.precision, backend)
+        if options.budget_bytes is not None:
+            self._check_plan(resolved, backend, options.budget_bytes)
+        return open_resolved(resolved, backend, options.fit, settings)
+
+    def _check_plan(self, resolved: ResolvedModel, backend: str, budget_bytes: int) -> None:
+        load_backend(backend)
+        plan_for = partial(
+            plan_memory,
+            resolved.spec,
+            resolved.graph.stat().st_size,
+            now_bytes=rss_bytes() or 0,
+            queue_bytes=QUEUE_BYTES,
+            has_pictures=self._options.save is not None or not self._options.headless,
+        )
+        self._plan = plan = plan_for(backend)
+        self._say(f"planned peak memory: {plan}")
+        alternative = plan_for("ort") if backend != "ort" else None
+        check_plan(plan, budget_bytes, f"{resolved.name} on {backend}", alternative)
+
+    def _begin(self) -> None:
+        assert self._engine.stream is not None and self._engine.model is not None
+        source = self._engine.stream.source
+        self._say(f"{source.description} -> {self._engine.model.name} on {self._engine.model.backend}")
+        self._output = open_output(
+            self._engine.model, source.fps, self._options.headless, self._options.save, self._say
+        )
+        self._last_line_s = time.monotonic()
+
+    def _add(self, result: StreamResult) -> None:
+        self._processed += 1
+        self._last_result_s = time.monotonic()
+        self._is_image = result.name is not None
+        self._histograms.add(result.times)
+        self._second.add(result.times)
+        if self._output is not None and self._output.is_needed:
+            self._output.put(result, self._second)
+            self._histograms.add_output(time.monotonic() - self._last_result_s)
+
+    def _tick(self) -> None:
+        """What is due whether a result came or not."""
+        if self._output is not None:
+            self._output.poll()
+        now = time.monotonic()
+        if self._engine.started_s is None or self._engine.stream is None or now - self._last_line_s < 1:
+            return
+        dropped = self._engine.stream.reader.dropped
+        elapsed_s = now - self._engine.started_s
+        line = self._second.text(elapsed_s, now - self._last_line_s, self._processed, dropped)
+        if self._say_figures is not None:
+            self._say_figures(line)
+        self._last_line_s = now
+        self._check_budget()
+
+    def _is_looked_at(self) -> bool:
+        """Whether an image in the window shall stay: each for a second, the last until the user has seen it."""
+        if not self._is_image or self._output is None or not self._output.has_window:
+            return False
+        is_last = self._engine.is_over and self._options.frames is None and self._options.duration_s is None
+        if is_last and not self._has_said_last:
+            self._has_said_last = True
+            self._say("that was the last image; q, Esc or Ctrl-C ends")
+        return is_last or time.monotonic() - self._last_result_s < SECONDS_PER_IMAGE
+
+    def _is_enough(self) -> bool:
+        duration_s, started_s = self._options.duration_s, self._engine.started_s
+        timed_out = duration_s is not None and started_s is not None and time.monotonic() - started_s >= duration_s
+        return self._stop.is_set() or timed_out or (self._output is not None and self._output.was_closed)
+
+    def _check_budget(self) -> None:
+        if self._options.budget_bytes is not None:
+            check_measured(peak_rss_bytes(), self._options.budget_bytes)
+
+    def report(self) -> RunReport:
+        """The figures so far."""
+        model, stream = self._engine.model, self._engine.stream
+        elapsed_s = self._last_result_s - (self._engine.started_s or 0.0) if self._processed else 0.0
+        return RunReport(
+            model=model.name if model else str(self._options.model or "built-in default"),
+            backend=model.backend if model else None,
+            source=stream.source.description if stream else self._options.source,
+            notice=None if model is None or model.spec.trained else UNTRAINED_NOTICE,
+            frames_in=stream.reader.frames_in if stream else 0,
+            processed=self._processed,
+            dropped=stream.reader.dropped if stream else 0,
+            skipped=stream.source.skipped if stream else 0,
+            gaps=stream.reader.gaps if stream else 0,
+            elapsed_s=elapsed_s,
+            stages=self._histograms.stats(),
+            peak_memory_bytes=peak_rss_bytes(),
+            memory_plan=self._plan.items if self._plan else None,
+            saved=self._output.saved if self._output else None,
+        )

@@ -1,0 +1,103 @@
+"""brixel-bench: every engine in a process of its own, and what cannot run is told, not hidden."""
+
+import json
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from brixel_edge.commands.bench import contestants_of_folder, main, table
+from brixel_edge.errors import BuildError
+from brixel_edge.runtimes.bench.bench import Contestant, Protocol, measure, require_measured
+
+QUICK = ["--warmup", "1", "--rounds", "2", "--calls", "2", "--threads", "1"]
+
+
+@pytest.fixture
+def model(mini_fp16_bundle, tmp_path):
+    return shutil.copytree(mini_fp16_bundle, tmp_path / "m.brixel")
+
+
+@pytest.mark.parametrize("flags", [[], ["--in-turn"]])
+def test_all_engines_are_measured(model, capsys, monkeypatch, flags):
+    monkeypatch.setattr("brixel_edge.commands.bench._has_bf16", lambda: False)
+    (model / "graph.fp16.onnx").unlink()
+    assert main([str(model), *QUICK, *flags, "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    rows = {row["name"]: row for row in record["rows"]}
+    assert "graph.fp32.onnx, ort" in rows
+    for row in rows.values():
+        assert row["error"] is None
+        assert row["calls"] == 4
+        assert 0 < row["p50_ms"] <= row["p99_ms"]
+        assert row["peak_bytes"] > 10 << 20
+    assert record["protocol"] == {"warmup": 1, "rounds": 2, "calls": 2, "is_side_by_side": not flags}
+    shown = table(record)
+    assert "graph.fp32.onnx, ort" in shown
+    assert "1 calls to warm up, then 2 turns of 2 calls" in shown
+
+
+def test_an_engine_that_does_not_run_is_a_row_with_its_reason(model):
+    size = (64, 96)
+    rows = measure(
+        [
+            Contestant(name="there", path=model / "graph.fp32.onnx", backend="ort", size=size, threads=1),
+            Contestant(name="absent", path=model / "absent.onnx", backend="ort", size=size, threads=1),
+            Contestant(name="wrong size", path=model / "graph.fp32.onnx", backend="ort", size=(32, 32), threads=1),
+        ],
+        Protocol(warmup=1, rounds=1, calls=1),
+    )
+    assert [row.error is None for row in rows] == [True, False, False]
+    assert "absent.onnx" in rows[1].error
+    assert "ended" in rows[2].error
+    with pytest.raises(BuildError, match=r"no engine runs here: absent: .*; wrong size: "):
+        require_measured(rows[1:])
+
+
+def test_who_is_measured_with_what(tmp_path, monkeypatch):
+    for name in ("fp32", "fp16", "bf16", "int8", "int8.ort"):
+        (tmp_path / f"graph.{name}.onnx").touch()
+    (tmp_path / "engine.sm87.10.3.0.fp16.plan").touch()
+    (tmp_path / "plan.json").touch()
+    monkeypatch.setattr("brixel_edge.commands.bench._has_bf16", lambda: True)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: SimpleNamespace() if name == "openvino" else None)
+    assert [entry.name for entry in contestants_of_folder(tmp_path, (64, 64))] == [
+        "graph.bf16.onnx, openvino",
+        "graph.fp16.onnx, ort",
+        "graph.fp16.onnx, openvino",
+        "graph.fp32.onnx, ort",
+        "graph.fp32.onnx, openvino",
+        "graph.fp32.onnx, openvino bf16",
+        "graph.int8.onnx, openvino",
+        "graph.int8.ort.onnx, ort",
+        "engine.sm87.10.3.0.fp16.plan, trt",
+    ]
+
+
+def test_percentiles_and_throughput_are_those_of_the_calls(monkeypatch):
+    from brixel_edge.runtimes.bench import bench
+
+    class Process:
+        def wait(self, timeout=None):
+            return 0
+
+    entry = bench._Process(Contestant(name="x", path=None, backend="ort", size=(1, 1)), Process())
+    entry.facts, entry.times_ms = {"load_s": 0.5, "peak_bytes": 7}, [float(value) for value in range(1, 101)]
+    row = bench._row(entry)
+    assert (row.p50_ms, row.p99_ms) == (50.5, pytest.approx(99.01))
+    assert row.per_s == pytest.approx(1000 / np.mean(np.arange(1, 101)))
+    assert (row.load_s, row.peak_bytes, row.calls) == (0.5, 7, 100)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--rounds", "0"], "--rounds 0 is not at least 1"),
+        (["--threads", "0"], "--threads 0 is not at least 1"),
+        (["absent.brixel"], "no model at absent.brixel"),
+    ],
+)
+def test_refusals_are_one_line(capsys, flags, message):
+    assert main(flags) == 2
+    assert message in capsys.readouterr().err

@@ -1,0 +1,70 @@
+"""Parity numbers against values computed by hand, and each bound of each gate."""
+
+import numpy as np
+import pytest
+
+from brixel_edge.errors import ParityError
+from brixel_edge.proof.parity import GATES, check_gate, compare
+
+
+def random_map(seed: int, cells: int = 20) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(1, 8, cells, cells)).astype(np.float32)
+
+
+def test_equal_maps_are_perfect():
+    report = compare([random_map(0)], [random_map(0)])
+    assert report.cosine_mean == pytest.approx(1, abs=1e-12)
+    assert (report.frobenius, report.max_abs, report.finite) == (0, 0, True)
+    for precision in GATES:
+        check_gate(report, precision, "equal")
+
+
+def test_numbers_of_two_cells_by_hand():
+    reference = np.array([[[[1.0, 0.0]], [[0.0, 2.0]]]])  # cells (1, 0) and (0, 2)
+    candidate = np.array([[[[1.0, 1.0]], [[1.0, 2.0]]]])  # cells (1, 1) and (1, 2)
+    report = compare([reference], [candidate])
+    assert report.cosine_mean == pytest.approx((1 / 2**0.5 + 2 / 5**0.5) / 2)
+    assert report.frobenius == pytest.approx((2 / 5) ** 0.5)
+    assert report.max_abs == 1
+
+
+def test_centred_cosine_shows_what_a_common_offset_hides():
+    offset = np.full((1, 8, 1, 1), 100.0)
+    report = compare([random_map(0) + offset], [random_map(1) + offset])
+    assert report.cosine_mean > 0.999
+    assert abs(report.centred_mean) < 0.1
+
+
+def test_few_bad_cells_fail_the_worst_percent_though_the_mean_passes():
+    reference = random_map(0)
+    candidate = reference.copy()
+    candidate[:, :, 0, :5] = -candidate[:, :, 0, :5]  # 5 of 400 cells
+    report = compare([reference], [candidate])
+    assert report.cosine_p01 < 0
+    with pytest.raises(ParityError, match="worst 1 %"):
+        check_gate(report, "int8", "candidate")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_not_finite_fail_every_gate(value):
+    candidate = random_map(0)
+    candidate[0, 0, 0, 0] = value
+    report = compare([random_map(0)], [candidate])
+    for precision in GATES:
+        with pytest.raises(ParityError, match="NaN or Inf"):
+            check_gate(report, precision, "candidate")
+
+
+def test_a_scaled_map_has_perfect_cosines_and_fails_by_its_norm():
+    report = compare([random_map(0)], [random_map(0) * 1.02])
+    assert report.cosine_p01 == pytest.approx(1)
+    with pytest.raises(ParityError, match=r"relative error 2\.00e-02"):
+        check_gate(report, "fp16", "candidate")
+    check_gate(report, "bf16", "candidate")
+
+
+def test_other_shapes_cannot_be_compared():
+    with pytest.raises(ParityError, match="cannot be compared"):
+        compare([random_map(0)], [random_map(0, cells=4)])
+    with pytest.raises(ParityError, match="cannot be compared"):
+        compare([], [])

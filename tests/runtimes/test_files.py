@@ -1,0 +1,200 @@
+"""Images and videos as sources: every frame, upright, in order; what is broken is left out and said."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from brixel_edge.errors import BundleError
+from brixel_edge.runtimes.sources.frames import open_source
+from brixel_edge.runtimes.sources.images import ImageFiles, decode_image, images_from_folder
+
+COLOUR = (30, 60, 200)  # B, G, R
+
+
+def flat(height=24, width=40, colour=COLOUR):
+    return np.full((height, width, 3), colour, np.uint8)
+
+
+def encoded(suffix, pixels, *options):
+    done, data = cv2.imencode(suffix, pixels, list(options))
+    assert done
+    return data.tobytes()
+
+
+def frames_of(source):
+    frames = []
+    while (frame := source.read()) is not None:
+        frames.append(frame)
+    source.close()
+    return frames
+
+
+@pytest.fixture
+def warnings(caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("brixel_edge"), "propagate", True)
+    return caplog
+
+
+def with_orientation(jpeg: bytes, orientation: int) -> bytes:
+    """Put an EXIF block with that orientation behind the start marker."""
+    tiff = b"II*\0\x08\0\0\0" + b"\x01\0" + b"\x12\x01\x03\0\x01\0\0\0" + bytes([orientation, 0, 0, 0]) + b"\0\0\0\0"
+    body = b"Exif\0\0" + tiff
+    return jpeg[:2] + b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body + jpeg[2:]
+
+
+def test_exif_rotation_is_applied():
+    pixels = flat()
+    pixels[:8] = 255  # the top is white
+    upright = decode_image(with_orientation(encoded(".jpg", pixels), 6))  # to be turned right by 90 degrees
+    assert upright.shape == (40, 24, 3)
+    assert upright[:, -4:].mean() > 250
+    assert upright[:, :8].mean() < 120
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff", ".jpg"])
+def test_grey_becomes_three_equal_channels(suffix):
+    grey = decode_image(encoded(suffix, np.full((8, 9), 77, np.uint8)))
+    assert grey.shape == (8, 9, 3)
+    assert (grey == 77).all()
+
+
+def test_sixteen_bits_become_eight_over_the_whole_range():
+    ramp = np.array([[0, 128, 129, 32896, 65535]], np.uint16)
+    assert decode_image(encoded(".png", ramp))[0, :, 0].tolist() == [0, 0, 1, 128, 255]
+    colour = np.repeat(ramp[..., None], 3, axis=2)
+    assert decode_image(encoded(".png", colour))[0, :, 2].tolist() == [0, 0, 1, 128, 255]
+
+
+def test_transparency_is_laid_on_white():
+    pixels = np.zeros((1, 3, 4), np.uint8)
+    pixels[0, :, :3] = (10, 20, 30)
+    pixels[0, :, 3] = (255, 0, 51)
+    shown = decode_image(encoded(".png", pixels))
+    assert shown[0].tolist() == [[10, 20, 30], [255, 255, 255], [206, 208, 210]]  # 255 - (255 - c) / 5
+
+
+def test_float_pictures_are_no_photographs():
+    assert decode_image(encoded(".tiff", np.ones((4, 4), np.float32))) is None
+
+
+def test_a_jpeg_that_is_cut_short_is_not_shown_half_grey(photograph_paths):
+    data = encoded(".jpg", cv2.imread(str(photograph_paths[0])))
+    assert decode_image(data) is not None
+    assert decode_image(data + b"trailer of a phone") is not None
+    assert decode_image(data[: len(data) // 2]) is None
+
+
+def test_a_folder_in_natural_order_with_its_broken_files_counted(tmp_path, warnings):
+    for number in (10, 9, 1):
+        (tmp_path / f"frame{number}.png").write_bytes(encoded(".png", flat(colour=(number, 0, 0))))
+    (tmp_path / "frame2.jpg").write_bytes(encoded(".jpg", flat())[:60])
+    (tmp_path / "frame3.png").write_bytes(b"")
+    (tmp_path / "notes.txt").write_text("not an image")
+    (tmp_path / ".hidden.png").write_bytes(encoded(".png", flat()))
+    source = open_source(str(tmp_path))
+    assert not source.is_live
+    assert "5 images" in source.description
+    frames = frames_of(source)
+    assert [frame.name for frame in frames] == ["frame1.png", "frame9.png", "frame10.png"]
+    assert [frame.image[0, 0, 0] for frame in frames] == [1, 9, 10]
+    assert [frame.index for frame in frames] == [0, 1, 2]
+    assert source.skipped == 2
+    assert warnings.text.count("skipped") == 2
+    assert "frame3.png: not an image, or cut short" in warnings.text
+
+
+def test_a_glob_and_a_single_image(tmp_path, photograph_paths):
+    (tmp_path / "a").mkdir()
+    for name in ("a/x1.png", "a/x2.png", "b.png"):
+        (tmp_path / name).write_bytes(encoded(".png", flat()))
+    assert [frame.name for frame in frames_of(open_source(str(tmp_path / "a" / "x*.png")))] == ["x1.png", "x2.png"]
+    assert len(frames_of(open_source(str(tmp_path / "**" / "*.png")))) == 3
+    [frame] = frames_of(open_source(str(photograph_paths[1])))
+    assert (frame.image == cv2.imread(str(photograph_paths[1]))).all()
+
+
+def test_refusals_of_files_say_what_to_type(tmp_path):
+    empty, films, words = (tmp_path / name for name in ("empty", "films", "words"))
+    for folder in (empty, films, words):
+        folder.mkdir()
+    (films / "drive.mp4").write_bytes(b"x")
+    (words / "a.png").write_text("text")
+    (tmp_path / "log.txt").write_text("line\n" * 500)  # FFmpeg would draw it as a film
+    (tmp_path / "junk.mp4").write_bytes(bytes(range(256)) * 20)
+    for source, message in [
+        (empty, "has no images; those end in"),
+        (films, "it has the video drive.mp4, name that"),
+        (tmp_path / "nothing.mp4", "is not there; give a video file"),
+        (tmp_path / "no*.png", "no file matches"),
+        (tmp_path / "log.txt", "is not a video that can be read"),
+        (tmp_path / "junk.mp4", "is not a video that can be read"),
+    ]:
+        with pytest.raises(BundleError, match=message) as raised:
+            open_source(str(source))
+        assert raised.value.exit_code == 2
+    with pytest.raises(BundleError, match="none of 1 files is an image that can be read"):
+        frames_of(open_source(str(words)))
+
+
+def test_an_unreadable_file_is_skipped_with_its_reason(tmp_path, warnings):
+    good = tmp_path / "good.png"
+    good.write_bytes(encoded(".png", flat()))
+    source = ImageFiles([tmp_path / "gone.png", good], "list")
+    assert len(frames_of(source)) == 1
+    assert "gone.png: No such file" in warnings.text
+
+
+@pytest.fixture
+def film(tmp_path) -> Path:
+    """12 frames at 10 fps whose brightness is their number."""
+    path = tmp_path / "film.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
+    for number in range(12):
+        writer.write(np.full((48, 64, 3), 20 * number, np.uint8))
+    writer.release()
+    return path
+
+
+def test_a_video_gives_every_frame_with_its_time(film):
+    source = open_source(str(film))
+    assert "64x48, 10 fps" in source.description
+    frames = frames_of(source)
+    assert [round(frame.image.mean() / 20) for frame in frames] == list(range(12))
+    assert [frame.t_media_s for frame in frames] == pytest.approx([number / 10 for number in range(12)])
+    stamps = [frame.t_capture_s for frame in frames]
+    assert stamps == sorted(stamps)
+
+
+def test_a_video_that_is_cut_short_gives_what_it_has_and_says_so(tmp_path, warnings):
+    film = tmp_path / "film.avi"
+    writer = cv2.VideoWriter(str(film), cv2.VideoWriter.fourcc(*"MJPG"), 10, (320, 240))
+    noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
+    for number in range(40):
+        writer.write(np.roll(noise, number, axis=0))
+    writer.release()
+    data = film.read_bytes()
+    film.write_bytes(data[: len(data) // 2])
+    frames = frames_of(open_source(str(film)))
+    assert 10 < len(frames) < 25
+    assert f"ends after {len(frames)} of 40 frames; it may be cut short" in warnings.text
+
+
+@pytest.mark.parametrize("name", ["01_dog.mp4", "train.mov", "100_0306.AVI"])
+def test_real_videos_are_read(shared, name):
+    source = open_source(str(shared / "data" / "videos" / name))
+    first, second = source.read(), source.read()
+    source.close()
+    assert first.image.shape == second.image.shape
+    assert first.image.std() > 5
+    assert (first.image != second.image).any()
+
+
+def test_real_photographs_are_read(shared):
+    paths = images_from_folder(shared / "data" / "photos")[:12]
+    frames = frames_of(ImageFiles(paths, "photos"))
+    assert [frame.name for frame in frames] == [path.name for path in paths]
