@@ -7,7 +7,7 @@ RTX    := $(VENV)/.ready-rtx
 DEMO_OUT     ?= demo
 DEMO_SECONDS ?= 10
 
-.PHONY: demo test rtx check setup lock bench clean
+.PHONY: demo test rtx map check setup lock bench clean
 
 setup: $(STAMP)
 
@@ -33,6 +33,10 @@ test: $(STAMP)
 # Every kind of graph that we export, compiled by a real TensorRT, which needs no GPU for that.
 rtx: $(RTX)
 	$(BIN)/python -m pytest -m rtx --numprocesses 2 --dist worksteal
+
+# The floors of the house and who imports whom, from the imports; fails on an upward one.
+map: $(STAMP)
+	$(BIN)/python tests/house.py
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -37,8 +37,8 @@ from brixel_edge.calib.lowering.lowering import (
 from brixel_edge.calib.ranges.calibration import Calibration, calibrate, load_calibration
 from brixel_edge.calib.ranges.smooth import require_same_function
 from brixel_edge.errors import BuildError, ParityError, SpecError
+from brixel_edge.machine.files import sha256_of
 from brixel_edge.machine.memory import peak_rss_bytes
-from brixel_edge.model.bundle import sha256_of
 
 log = logging.getLogger(__name__)
 

@@ -28,7 +28,8 @@ from brixel_edge.export.ladder import (
     plans_for,
 )
 from brixel_edge.export.workshop import EngineMaker, Product, Progress, ProofImages, Trace, Workshop, samples_of
-from brixel_edge.model.bundle import sha256_of, staged_directory, write_failure, write_manifest
+from brixel_edge.machine.files import sha256_of
+from brixel_edge.model.bundle import staged_directory, write_failure, write_manifest
 from brixel_edge.model.spec import ModelSpec, Precision
 from brixel_edge.network.deformable import SamplerKind
 from brixel_edge.network.student import Student

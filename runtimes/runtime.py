@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from brixel_edge.errors import BackendMissing, SpecError
 from brixel_edge.machine.memory import release_free_memory
+from brixel_edge.machine.tensorrt import INSTALL_HINTS, MODULES
 
 Backend = Literal["auto", "ort", "openvino", "trt"]
 OpenVinoPrecision = Literal["f32", "bf16"]
@@ -33,11 +34,7 @@ OPENERS: dict[str, str] = {
 _NEEDS: dict[str, tuple[tuple[str, ...], str]] = {
     "ort": (("onnxruntime",), "pip install onnxruntime (on NVIDIA GPUs: pip install 'brixel-edge[gpu]')"),
     "openvino": (("openvino",), "pip install 'brixel-edge[openvino]'"),
-    "trt": (
-        ("tensorrt", "tensorrt_rtx"),
-        "on Jetson use JetPack's own (python3 -m venv --system-site-packages); on x86 with an NVIDIA GPU "
-        "pip install 'brixel-edge[trt]'",
-    ),
+    "trt": (tuple(MODULES.values()), INSTALL_HINTS["trt"]),
 }
 
 

@@ -1,106 +1,101 @@
-"""Who may import whom, read from the source, and what a running stream has imported."""
+"""A floor imports only floors below it, and the folder is the layer; and what a running stream has imported."""
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from house import FLOORS, Import, chamber, circles, floor_of, house_map, imports, room, sources, upward
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = {"brixel_edge": "brixel_edge", "export": "brixel_edge.export", "runtimes": "brixel_edge.runtimes"}
-FOLDERS["calib"] = "brixel_edge.calib"
-
-# What the device needs of brixel_edge/: numpy only. All its other modules are the training core or commands.
-VOCABULARY = {
-    "errors",
-    "spec",
-    "backbone_specs",
-    "onnx_metadata",
-    "bundle",
-    "parity",
-    "features",
-    "fit",
-    "resize",
-    "pca",
-}
-VOCABULARY |= {"memory", "receipt", "engine_report", "cuda_device", "proof"}
-STAGES = {"brixel_edge.export", "brixel_edge.runtimes", "brixel_edge.calib"}
-MAY_IMPORT = {
-    "vocabulary": set(),
-    "core": set(),
-    "brixel_edge.runtimes": set(),
-    "brixel_edge.calib": {"brixel_edge.runtimes"},
-    "brixel_edge.export": set(),
-}
 HEAVY = {"torch", "timm", "onnx", "onnxsim", "onnxscript", "tensorrt", "tensorrt_rtx", "safetensors", "torchvision"}
+COMMANDS = sorted(
+    path.stem for path in (ROOT / "brixel_edge" / "commands").glob("*.py") if "\ndef main(" in path.read_text("utf-8")
+)
 
 
-def imports_of(path: Path, top_level_only: bool = False) -> set[str]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    nodes = tree.body if top_level_only else list(ast.walk(tree))
-    names: set[str] = set()
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return names
+@pytest.fixture(scope="module")
+def modules():
+    return sources()
 
 
-def modules(folder: str) -> list[Path]:
-    return sorted((ROOT / folder).glob("*.py"))
+@pytest.fixture(scope="module")
+def found(modules):
+    return imports(modules)
 
 
-def is_core(path: Path) -> bool:
-    return path.stem not in VOCABULARY and not is_facade(path)
+def test_a_floor_imports_only_floors_below_it(found):
+    assert not [f"{entry.importer}:{entry.line} imports {entry.imported}" for entry in upward(found)]
 
 
-def is_facade(path: Path) -> bool:
-    return path.stem == "__init__" or path.stem.startswith("command")
+def test_every_room_has_a_floor_and_every_floor_is_there(modules):
+    assert {room(name) for name in modules} == {name for rooms in FLOORS for name in rooms}
 
 
-def all_sources() -> list[tuple[str, Path]]:
-    return [(folder, path) for folder in FOLDERS for path in modules(folder)]
+def test_no_module_imports_itself_by_a_detour(found):
+    assert not circles([(entry.importer, entry.imported) for entry in found])
 
 
-@pytest.mark.parametrize(("folder", "path"), all_sources(), ids=lambda value: getattr(value, "stem", value))
-def test_stage_imports_only_what_it_may(folder, path):
-    if is_facade(path):
-        return
-    own = FOLDERS[folder]
-    layer = own if own in STAGES else "core" if is_core(path) else "vocabulary"
-    foreign = {stage for name in imports_of(path) for stage in STAGES if name == stage or name.startswith(stage + ".")}
-    assert foreign - {own} <= MAY_IMPORT[layer], f"{path.name} imports {foreign}"
+def test_no_folder_within_a_room_imports_itself_by_a_detour(modules, found):
+    edges = {(chamber(entry.importer, modules), chamber(entry.imported, modules)) for entry in found}
+    assert not circles([(start, end) for start, end in edges if start != end])
 
 
-@pytest.mark.parametrize("folder", ["runtimes", "calib"])
-def test_device_stages_know_nothing_of_torch_or_of_the_training_core(folder):
-    core = {f"brixel_edge.{path.stem}" for path in modules("brixel_edge") if is_core(path)}
-    for path in modules(folder):
-        names = imports_of(path)
-        assert not {name.split(".")[0] for name in names} & {"torch", "timm", "torchvision"}, path
-        assert not names & core, path
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "from brixel_edge.runtimes.model import open_model",
+        "import brixel_edge.commands.run",
+        "def late():\n    from brixel_edge.training import loop",
+        "import importlib\nloader = importlib.import_module('brixel_edge.export.ladder')",
+    ],
+)
+def test_a_planted_upward_import_is_found(tmp_path, modules, statement):
+    planted = tmp_path / "planted.py"
+    planted.write_text(statement)
+    faults = upward(imports({**modules, "brixel_edge.model.planted": planted}))
+    assert [entry.importer for entry in faults] == ["brixel_edge.model.planted"]
 
 
-def test_vocabulary_needs_numpy_and_itself_only():
-    allowed = {"numpy", *sys.stdlib_module_names}
-    for path in modules("brixel_edge"):
-        if path.stem not in VOCABULARY:
-            continue
-        names = imports_of(path)
-        roots = {name.split(".")[0] for name in imports_of(path, top_level_only=True)} - {"brixel_edge"}
-        assert roots <= allowed, f"{path.name} imports {roots - allowed} at its top"
-        own = {name.split(".")[1] for name in names if name.startswith("brixel_edge.")}
-        assert own <= VOCABULARY, f"{path.name} imports {own - VOCABULARY}"
+def test_rooms_of_one_floor_do_not_know_each_other():
+    entry = Import(importer="brixel_edge.export.ladder", imported="brixel_edge.runtimes.model", line=1)
+    assert floor_of("export") == floor_of("runtimes")
+    assert upward([entry]) == [entry]
 
 
-def test_folders_are_flat():
-    for folder in FOLDERS:
-        nested = [path for path in (ROOT / folder).iterdir() if path.is_dir() and path.name != "__pycache__"]
-        assert not nested, nested
+def test_a_planted_circle_is_found():
+    assert circles([("a", "b"), ("b", "c"), ("c", "a"), ("c", "d")]) == [["a", "b", "c"]]
+    assert not circles([("a", "b"), ("a", "c"), ("b", "c")])
+
+
+def test_the_map_names_every_room_and_its_arrows(modules, found):
+    lines = house_map(modules, found).splitlines()
+    assert [line.split()[1] for line in lines] == [name for rooms in reversed(FLOORS) for name in rooms]
+    assert lines[-1].endswith("lines")  # the ground knows nobody
+
+
+@pytest.mark.parametrize("floor", ["machine", "model", "image", "proof", "runtimes", "calib"])
+def test_what_the_device_runs_knows_nothing_of_torch(floor, modules):
+    for name, path in modules.items():
+        if room(name) == floor:
+            text = path.read_text(encoding="utf-8")
+            assert "import torch" not in text and "import timm" not in text, name
+
+
+@pytest.mark.parametrize("room_name", ["errors", "machine", "model"])
+def test_the_vocabulary_loads_numpy_alone(room_name, modules, tmp_path):
+    names = [name for name in modules if room(name) == room_name]
+    code = f"""
+import importlib, sys
+for name in {names!r}:
+    importlib.import_module(name)
+foreign = {{name.split(".")[0] for name in sys.modules}} & ({HEAVY!r} | {{"cv2", "onnxruntime", "openvino", "tqdm"}})
+assert not foreign, foreign
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
 
 
 @pytest.mark.parametrize("stage", ["export", "runtimes", "calib"])
@@ -124,11 +119,11 @@ assert not loaded, loaded
     assert run.returncode == 0, run.stderr
 
 
-@pytest.mark.parametrize("command", ["export", "run"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_imports_nothing_heavy(command, tmp_path):
     code = f"""
 import sys
-from brixel_edge.command_{command} import main
+from brixel_edge.commands.{command} import main
 try:
     main(["--help"])
 except SystemExit as end:

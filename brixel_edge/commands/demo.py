@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from brixel_edge.commands.command import add_common_arguments, run_command
 from brixel_edge.errors import BrixelError, BuildError, SpecError
+from brixel_edge.machine.files import replacing
 from brixel_edge.model.spec import UNTRAINED_NOTICE
 
 if TYPE_CHECKING:
@@ -109,9 +110,8 @@ def write_still(out: Path, path: Path) -> None:
     row = np.hstack([panels[0], gap, panels[1], gap, panels[2]])
     foot = np.full((CAPTION_PX // 2, row.shape[1], 3), 255, np.uint8)
     cv2.putText(foot, UNTRAINED_NOTICE, (8, 22), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (0, 0, 200), 1, cv2.LINE_AA)
-    temporary = path.with_name(f".{path.stem}.part{path.suffix}")
-    cv2.imwrite(str(temporary), np.vstack([row, foot]))
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        cv2.imwrite(str(temporary), np.vstack([row, foot]))
 
 
 def captioned(picture: NDArray[np.uint8], caption: str, interpolation: int) -> NDArray[np.uint8]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from brixel_edge.export.engine.settings import EngineSettings
-    from brixel_edge.model.engine_file import EngineKind
+    from brixel_edge.machine.tensorrt import EngineKind
     from brixel_edge.model.spec import ModelSpec, Precision
 
 

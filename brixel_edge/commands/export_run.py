@@ -57,17 +57,14 @@ def check_engine(engine: str) -> None:
     Raises:
         BackendMissing: the message says what to install where.
     """
-    import importlib.util
+    from brixel_edge.machine.tensorrt import INSTALL_HINTS, has_tensorrt
 
-    if engine == "trt-rtx" and importlib.util.find_spec("tensorrt_rtx") is None:
-        raise BackendMissing("--engine trt-rtx needs TensorRT-RTX: pip install 'brixel-edge[trt-rtx]'")
+    if engine == "trt-rtx" and not has_tensorrt("trt-rtx"):
+        raise BackendMissing(f"--engine trt-rtx needs TensorRT-RTX: {INSTALL_HINTS['trt-rtx']}")
     if not engine.startswith("trt-") or engine == "trt-rtx":
         return
-    if importlib.util.find_spec("tensorrt") is None:
-        raise BackendMissing(
-            f"--engine {engine} needs TensorRT: on Jetson use JetPack's own (python3 -m venv --system-site-packages); "
-            "on x86 with an NVIDIA GPU pip install 'brixel-edge[trt]'"
-        )
+    if not has_tensorrt("trt"):
+        raise BackendMissing(f"--engine {engine} needs TensorRT: {INSTALL_HINTS['trt']}")
     from brixel_edge.machine.cuda import current_device, import_cudart
 
     current_device(import_cudart())

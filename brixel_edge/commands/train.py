@@ -136,9 +136,9 @@ def settings_from_arguments(arguments: argparse.Namespace) -> TrainSettings:
     Raises:
         SpecError: values or flags that do not fit each other.
     """
+    from brixel_edge.machine.memory import parse_bytes
     from brixel_edge.training.losses import LossSettings
     from brixel_edge.training.settings import TrainSettings
-    from brixel_edge.training.teacher_cache import parse_bytes
     from brixel_edge.training.views import ViewSettings
 
     if arguments.backbone_weights is None and arguments.backbone != DEFAULT_BACKBONE:

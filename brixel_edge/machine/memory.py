@@ -11,18 +11,18 @@ MIB = 1 << 20
 _STATUS = Path("/proc/self/status")
 # G is GiB, as in ulimit, docker and systemd; GB is 10^9.
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": MIB, "g": 1 << 30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
-_UNITS |= {"kib": 1 << 10, "mib": MIB, "gib": 1 << 30}
+_UNITS |= {"t": 1 << 40, "tb": 10**12, "kib": 1 << 10, "mib": MIB, "gib": 1 << 30, "tib": 1 << 40}
 
 
 def parse_bytes(text: str) -> int:
-    """Read an amount of memory: `2GiB`, `900M`, `1.5GB`.
+    """Read an amount of memory or disk: `2GiB`, `900M`, `1.5GB`, `1TiB`.
 
     Raises:
         SpecError: it is none.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]?i?b?)\s*", text.lower())
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?b?)\s*", text.lower())
     if match is None or match[2] not in _UNITS:
-        raise SpecError(f"{text!r} is not an amount of memory; for instance 2GiB, 900MiB or 1.5GB")
+        raise SpecError(f"{text!r} is not a size in bytes; for instance 2GiB, 900MiB or 1.5GB")
     return round(float(match[1]) * _UNITS[match[2]])
 
 

@@ -7,7 +7,6 @@ inside a graph.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import tempfile
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from brixel_edge.errors import BundleError
+from brixel_edge.machine.files import sha256_of, write_atomically
 from brixel_edge.model.onnx_file import spec_from_onnx
 from brixel_edge.model.receipt import RECEIPT_VERSION, read_receipt
 from brixel_edge.model.spec import ModelSpec
@@ -31,15 +31,6 @@ DEFAULT_MODEL = Path(__file__).parents[1] / "default.onnx"
 def graph_name(precision: str) -> str:
     """File name of the graph of one precision, for instance `graph.fp32.onnx`."""
     return f"graph.{precision}.onnx"
-
-
-def sha256_of(path: Path) -> str:
-    """Hex digest of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +171,7 @@ def write_failure(out: Path, record: dict[str, Any]) -> Path:
     """Leave the report of an export that failed, `failed.json`; an earlier model there stays as it is."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / FAILURE_NAME
-    path.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_atomically(path, json.dumps(record, indent=2, allow_nan=False) + "\n")
     return path
 
 
@@ -201,7 +192,5 @@ def write_manifest(root: Path, spec: ModelSpec, sections: dict[str, Any]) -> dic
         if path.is_file() and path.name != MANIFEST_NAME
     }
     manifest = {"manifest_version": RECEIPT_VERSION, "spec": spec.to_json(), "files": files, **sections}
-    temporary = root / f".{MANIFEST_NAME}.part"
-    temporary.write_text(json.dumps(manifest, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    temporary.replace(root / MANIFEST_NAME)
+    write_atomically(root / MANIFEST_NAME, json.dumps(manifest, indent=2, allow_nan=False) + "\n")
     return manifest

@@ -14,15 +14,13 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from brixel_edge.errors import BundleError
+from brixel_edge.machine.tensorrt import EngineKind
 from brixel_edge.model.spec import Precision
 
-EngineKind = Literal["trt", "trt-rtx"]
 Typing = Literal["strong", "weak"]
 HardwareCompatibility = Literal["none", "ampere+", "same-cc"]
 
 REPORT_VERSION = 1
-# The Python module of each kind; both have the same classes.
-MODULES: dict[EngineKind, str] = {"trt": "tensorrt", "trt-rtx": "tensorrt_rtx"}
 
 # engine.sm87.10.3.0.fp16.plan, engine.sm86+sm89.rtx1.7.1.116.fp16.plan
 _NAME = re.compile(r"engine\.(sm\d+(?:\+sm\d+)*)\.(rtx)?(\d+(?:\.\d+)*)\.(fp32|fp16|bf16|int8)\.plan")

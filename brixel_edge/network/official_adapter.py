@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from brixel_edge.machine.files import write_atomically
 from brixel_edge.network.weights import State
-from brixel_edge.training.checkpoints import write_atomically
 
 LEVELS = 3
 GUIDE_WIDTH = 48

@@ -21,6 +21,7 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from brixel_edge.errors import BundleError, SpecError
+from brixel_edge.machine.files import replacing
 from brixel_edge.model.backbones import BackboneSpec, default_tap_layers
 
 State = dict[str, Tensor]
@@ -283,6 +284,5 @@ def save_adapter(path: Path, refiner: nn.Module, metadata: dict[str, object]) ->
     if lacking:
         raise SpecError(f"adapter metadata lacks {sorted(lacking)}")
     state = {key: value.detach().cpu().contiguous() for key, value in refiner.state_dict().items()}
-    temporary = path.with_name(f".{path.name}.part")
-    save_file(state, temporary, metadata={METADATA_KEY: json.dumps(metadata, sort_keys=True)})
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        save_file(state, temporary, metadata={METADATA_KEY: json.dumps(metadata, sort_keys=True)})

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import os
 import pickle
 import re
 from pathlib import Path
@@ -18,34 +17,13 @@ from typing import Any
 import torch
 
 from brixel_edge.errors import BundleError
+from brixel_edge.machine.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
 MAGIC = b"brixel-checkpoint-1"
 KEPT = 2
 _NAME = re.compile(r"^step-(\d+)\.ckpt$")
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file's content: either all of it is on the disk afterwards, or the file is as it was.
-
-    Raises:
-        OSError: it could not be written; nothing is left behind.
-    """
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the new name too must survive a power cut
-        finally:
-            os.close(folder)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def checkpoint_files(folder: Path) -> list[Path]:

@@ -20,9 +20,9 @@ from torch import nn
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from brixel_edge.errors import TrainingError
+from brixel_edge.machine.files import write_atomically
 from brixel_edge.network.official_adapter import write_official
 from brixel_edge.network.weights import save_adapter
-from brixel_edge.training.checkpoints import write_atomically
 from brixel_edge.training.panel import panel_from_examples
 from brixel_edge.training.validation import Evaluation
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import logging
-import os
 import shutil
 import zipfile
 from dataclasses import dataclass
@@ -19,25 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brixel_edge.errors import DataError
+from brixel_edge.machine.files import replacing
 
 logger = logging.getLogger(__name__)
 
 # numpy's two headers, the zip directory and the file system's block.
 OVERHEAD_BYTES = 6144
-UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
-
-
-def parse_bytes(text: str) -> int:
-    """`20GiB` -> bytes; KiB, MiB, GiB and TiB.
-
-    Raises:
-        DataError: not of that form.
-    """
-    number, unit = text[:-3], text[-3:]
-    try:
-        return int(float(number) * UNITS[unit])
-    except (KeyError, ValueError) as error:
-        raise DataError(f"size {text!r} is not a number with {', '.join(UNITS)}; for instance 20GiB") from error
 
 
 def entry_bytes(dim: int, size: tuple[int, int], grid: tuple[int, int]) -> int:
@@ -120,14 +106,11 @@ class TeacherCache:
         if self._is_full:
             return
         path = self._path(key)
-        temporary = path.with_name(f".{key}.{os.getpid()}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as stream:
+            with replacing(path, is_durable=False) as temporary, temporary.open("wb") as stream:
                 np.savez(stream, student=view.student, target=view.target)
-            temporary.replace(path)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             self._is_full = True

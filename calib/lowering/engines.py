@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from brixel_edge.calib.frames import Frame
 from brixel_edge.errors import BackendMissing
+from brixel_edge.machine.ort_session import open_session
 
 Outputs = dict[str, NDArray[np.float32]]
 EngineName = Literal["ort", "openvino"]
-_QUIET = 3  # errors only: the optimiser warns of every constant it folds
 
 
 class Engine(Protocol):
@@ -46,14 +45,7 @@ class OrtEngine:
     def __init__(
         self, model: Path | bytes, *, threads: int = 2, in_file_order: bool = False, has_arena: bool = True
     ) -> None:
-        options = ort.SessionOptions()
-        options.enable_cpu_mem_arena = has_arena
-        if in_file_order:
-            options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
-        options.intra_op_num_threads = threads
-        options.log_severity_level = _QUIET
-        source = str(model) if isinstance(model, Path) else model
-        self.session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        self.session = open_session(model, threads=threads, in_file_order=in_file_order, has_arena=has_arena)
         self.names = [output.name for output in self.session.get_outputs()]
         self.image = self.session.get_inputs()[0].name
 

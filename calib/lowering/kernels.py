@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 
 from brixel_edge.calib.frames import Frame
 from brixel_edge.calib.lowering.engines import EngineName, OpenVinoEngine
 from brixel_edge.errors import BuildError
+from brixel_edge.machine.ort_session import open_session
 
 _ORT_INTEGER = {
     "MatMulIntegerToFloat",
@@ -80,16 +80,11 @@ def require_integers(census: Census, expected: int) -> None:
 
 def _onnxruntime(path: Path, image: Frame, threads: int) -> Census:
     with tempfile.TemporaryDirectory() as folder:
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = threads
-        options.enable_profiling = True
-        options.profile_file_prefix = str(Path(folder) / "profile")
-        options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        optimized = Path(folder) / "optimized.onnx"
+        session = open_session(path, threads=threads, profile_prefix=Path(folder) / "profile", optimized_out=optimized)
         session.run(None, {session.get_inputs()[0].name: image})
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-        fed = _fed_by_dequantize(Path(folder) / "optimized.onnx")
+        fed = _fed_by_dequantize(optimized)
     ran = Counter(
         event["args"]["op_name"]
         for event in events

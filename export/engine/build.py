@@ -8,7 +8,6 @@ imports neither torch nor onnx, to leave that memory to TensorRT.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import os
 import sys
@@ -18,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from brixel_edge.errors import BackendMissing, BrixelError, BuildError, MemoryBudgetError
+from brixel_edge.errors import BrixelError, BuildError, MemoryBudgetError
 from brixel_edge.export.engine.dialect import (
     Dialect,
     apply_settings,
@@ -35,23 +34,17 @@ from brixel_edge.export.engine.settings import BuildRequest, EngineSettings
 from brixel_edge.export.engine.timing_cache import attach_timing_cache, save_timing_cache, timing_cache_name
 from brixel_edge.export.engine.trt_target import Target
 from brixel_edge.machine.cuda import CudaDevice, current_device, import_cudart
+from brixel_edge.machine.files import sha256_of
 from brixel_edge.machine.memory import peak_rss_bytes
-from brixel_edge.model.bundle import sha256_of
+from brixel_edge.machine.tensorrt import import_tensorrt
 from brixel_edge.model.engine_file import (
-    MODULES,
     BuildAttempt,
     EngineIdentity,
-    EngineKind,
     EngineReport,
     EngineTensor,
     Typing,
 )
 from brixel_edge.model.graph_facts import GraphFacts, graph_facts
-
-INSTALL_HINTS: dict[EngineKind, str] = {
-    "trt": 'JetPack ships it, seen from a venv made with --system-site-packages; x86: pip install "brixel-edge[trt]"',
-    "trt-rtx": 'pip install "brixel-edge[trt-rtx]"',
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,18 +70,6 @@ class _Site:
     timing_cache: Path | None
     log: BuildLog
     emit: Emit
-
-
-def import_tensorrt(kind: EngineKind) -> Any:
-    """The TensorRT module of a kind.
-
-    Raises:
-        BackendMissing: it is not installed, or one of its libraries is not.
-    """
-    try:
-        return importlib.import_module(MODULES[kind])
-    except (ImportError, OSError) as error:
-        raise BackendMissing(f"--engine {kind} needs {MODULES[kind]} ({error}); {INSTALL_HINTS[kind]}") from error
 
 
 def build(request: BuildRequest, emit: Emit) -> EngineReport:
@@ -143,7 +124,7 @@ def build(request: BuildRequest, emit: Emit) -> EngineReport:
 
 
 def _site(request: BuildRequest, emit: Emit) -> _Site:
-    dialect = dialect_of(import_tensorrt(request.kind))
+    dialect = dialect_of(import_tensorrt(request.kind, f"--engine {request.kind}"))
     emit({"event": "start", "version": dialect.version, "has_phases": dialect.has_progress_monitor})
     device = None if dialect.is_ahead_of_time else current_device(import_cudart())
     settings, timing_cache = request.settings, None

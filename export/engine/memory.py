@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from brixel_edge.errors import MemoryBudgetError
 from brixel_edge.machine.cuda import CudaDevice
+from brixel_edge.machine.memory import MIB
 from brixel_edge.model.engine_file import EngineTensor
 
-MIB = 1 << 20
 _ITEM_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int32": 4, "int64": 8}
 
 LEVERS = "use a smaller --size, --engine trt-fp16 or trt-int8, or a lower --workspace"

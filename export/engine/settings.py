@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from brixel_edge.errors import SpecError
-from brixel_edge.model.engine_file import EngineKind, HardwareCompatibility
+from brixel_edge.machine.memory import MIB
+from brixel_edge.machine.tensorrt import EngineKind
+from brixel_edge.model.engine_file import HardwareCompatibility
 from brixel_edge.model.spec import Precision
 
 TypingChoice = Literal["auto", "strong", "weak"]
-MIB = 1 << 20
 
 # The desktop cards that TensorRT-RTX 1.7 can build for; SM 7.5 only for graphs without fp32 products.
 RTX_CAPABILITIES = (75, 80, 86, 89, 120, 121)

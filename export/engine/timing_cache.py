@@ -12,6 +12,7 @@ from typing import Any
 
 from brixel_edge.export.engine.log import Emit
 from brixel_edge.machine.cuda import CudaDevice
+from brixel_edge.machine.files import write_atomically
 
 
 def timing_cache_name(version: str, device: CudaDevice) -> str:
@@ -39,6 +40,4 @@ def save_timing_cache(config: Any, path: Path) -> None:
     if cache is None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_bytes(memoryview(cache.serialize()))
-    temporary.replace(path)
+    write_atomically(path, memoryview(cache.serialize()))

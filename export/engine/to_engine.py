@@ -22,7 +22,8 @@ from brixel_edge.errors import BackendMissing, BrixelError, BuildError, BundleEr
 from brixel_edge.export.engine.memory import LEVERS
 from brixel_edge.export.engine.progress import BuildProgress, default_progress
 from brixel_edge.export.engine.settings import BuildRequest, EngineSettings
-from brixel_edge.model.engine_file import EngineKind, EngineReport, report_path
+from brixel_edge.machine.tensorrt import EngineKind
+from brixel_edge.model.engine_file import EngineReport, report_path
 from brixel_edge.model.graph_facts import GraphFacts, graph_facts
 from brixel_edge.model.spec import ModelSpec, Precision
 

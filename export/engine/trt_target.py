@@ -12,7 +12,7 @@ from typing import Literal
 
 from brixel_edge.errors import BackendMissing, SpecError
 from brixel_edge.machine.cuda import current_device, import_cudart
-from brixel_edge.model.engine_file import MODULES, EngineKind
+from brixel_edge.machine.tensorrt import MODULES, EngineKind
 from brixel_edge.model.spec import Precision
 
 Sampler = Literal["gridsample", "gather", "materialised"]

@@ -14,12 +14,12 @@ from typing import Protocol
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 
 from brixel_edge.errors import BuildError
 from brixel_edge.export.graph.to_onnx import INPUT_NAME, OUTPUT_NAME
 from brixel_edge.export.half.rounding import rounding_from_half
+from brixel_edge.machine.ort_session import open_session
 from brixel_edge.model.spec import Precision
 
 Features = list[NDArray[np.floating]]
@@ -46,7 +46,7 @@ class OrtBackend:
 
     def features(self, graph: Path, images: Sequence[NDArray[np.uint8]]) -> Features:
         """See `Backend.features`."""
-        return _run_ort(str(graph), graph.name, images)
+        return _run_ort(graph, graph.name, images)
 
 
 class RoundingBackend:
@@ -86,14 +86,12 @@ def default_backends(precision: Precision) -> tuple[Backend, ...]:
     return (OrtBackend(),)
 
 
-def _run_ort(model: str | bytes, name: str, images: Sequence[NDArray[np.uint8]]) -> Features:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what goes wrong comes back as an exception
+def _run_ort(model: Path | bytes, name: str, images: Sequence[NDArray[np.uint8]]) -> Features:
     try:
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        session = open_session(model, is_silent=True)
     except Exception as error:  # its exceptions share no base class
         raise BuildError(f"ONNX Runtime refuses {name}: {' '.join(str(error).split())[:200]}") from error
     try:
-        return [session.run([OUTPUT_NAME], {INPUT_NAME: image})[0] for image in images]  # type: ignore[misc]
+        return [session.run([OUTPUT_NAME], {INPUT_NAME: image})[0] for image in images]
     except Exception as error:  # for instance an index made of NaN
         raise BuildError(f"ONNX Runtime stopped while running {name}: {' '.join(str(error).split())[-200:]}") from error

@@ -23,6 +23,7 @@ from brixel_edge.export.graph.census import Census, assert_census
 from brixel_edge.export.graph.fuse import FusedModel
 from brixel_edge.export.graph.passes import fusable_gelu, materialised_samples
 from brixel_edge.export.graph.rope import whole_rope
+from brixel_edge.machine.files import write_atomically
 from brixel_edge.model.onnx_file import SPEC_KEY
 from brixel_edge.model.spec import ModelSpec
 
@@ -59,9 +60,7 @@ def onnx_from_model(model: FusedModel, spec: ModelSpec, out: Path, *, has_sample
     _drop_value_info(graph)
     _add_metadata(graph, spec)
     onnx.checker.check_model(graph)
-    temporary = out.with_name(f".{out.name}.part")
-    temporary.write_bytes(graph.SerializeToString(deterministic=True))
-    temporary.replace(out)
+    write_atomically(out, graph.SerializeToString(deterministic=True))
     return census
 
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from brixel_edge.export.half.graph_walk import MOVES, float_tensors
+from brixel_edge.machine.ort_session import open_session
 
 _STATISTICS = "range_statistics"
 
@@ -74,19 +74,15 @@ def measure_ranges(
     }
     aliases = _aliases(model, produced)
     measured = [name for name in produced if name not in aliases]
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    # Node by node as the file has it: the default order runs all reductions last and keeps every tensor until then
-    # (ViT-S at 256 px: 1020 MB and 6.2 s against 540 MB and 2.5 s).
-    options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
-    options.enable_cpu_mem_arena = False
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        _measuring(model, measured).SerializeToString(), options, providers=["CPUExecutionProvider"]
+    session = open_session(
+        _measuring(model, measured).SerializeToString(),
+        threads=threads,
+        in_file_order=True,
+        is_optimized=False,
+        has_arena=False,
     )
     for image in images:
-        rows: NDArray[np.float32] = session.run([_STATISTICS], {model.graph.input[0].name: image})[0]  # type: ignore[assignment]
+        rows: NDArray[np.float32] = session.run([_STATISTICS], {model.graph.input[0].name: image})[0]
         for name, (largest, lost, norm) in zip(measured, rows.reshape(-1, 3).tolist(), strict=True):
             error = lost / norm if norm > 0 else 0.0
             seen = TensorRange(max_abs=largest, fp16_error=error)

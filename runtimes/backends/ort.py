@@ -19,6 +19,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
 )
 
 from brixel_edge.errors import BundleError, SpecError
+from brixel_edge.machine.ort_session import open_session
 from brixel_edge.runtimes.runtime import MATERIALISED_PREFIX, RuntimeSettings
 
 _LOG = logging.getLogger(__name__)
@@ -49,13 +50,10 @@ class OrtRuntime:
     """One graph in ONNX Runtime. Outputs are written into arrays of ours, so nothing is copied."""
 
     def __init__(self, path: Path, settings: RuntimeSettings) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = settings.threads or 0
-        options.log_severity_level = 3  # errors only; they come back as exceptions as well
-        # Without the planned pattern a ViT-S at 256 takes 223 MB instead of 268 MB, and is as fast.
-        options.enable_mem_pattern = False
         try:
-            self._engine = onnxruntime.InferenceSession(str(path), options, providers=_providers())
+            self._engine = open_session(
+                path, threads=settings.threads, providers=_providers(), has_memory_pattern=False
+            )
         except _REFUSALS as error:
             reason = " ".join(str(error).split())[:200]
             raise BundleError(f"ONNX Runtime cannot run {path} ({reason}); export it again, or update it") from error

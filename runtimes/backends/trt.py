@@ -6,7 +6,6 @@ it is loaded, and every refusal says how to rebuild. Needs numpy, tensorrt (or t
 
 from __future__ import annotations
 
-import importlib
 import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -16,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brixel_edge.errors import BackendMissing, BuildError, BundleError, MemoryBudgetError, SpecError
+from brixel_edge.errors import BuildError, BundleError, MemoryBudgetError, SpecError
 from brixel_edge.machine.cuda import CudaError, current_device, import_cudart
+from brixel_edge.machine.memory import MIB
+from brixel_edge.machine.tensorrt import EngineKind, import_tensorrt
 from brixel_edge.model.engine_file import (
-    MODULES,
-    EngineKind,
     identity_from_name,
     read_report,
 )
@@ -38,12 +37,6 @@ from brixel_edge.runtimes.backends.trt_engine import TrtEngine
 from brixel_edge.runtimes.runtime import RuntimeSettings
 
 LOGGER = logging.getLogger(__name__)
-
-MIB = 1 << 20
-_INSTALL = {
-    "trt": "JetPack has its own (python3 -m venv --system-site-packages); on x86: pip install 'brixel-edge[trt]'",
-    "trt-rtx": "pip install 'brixel-edge[trt-rtx]'",
-}
 
 
 class TrtRuntime:
@@ -172,7 +165,7 @@ def open_trt(
     report = read_report(plan)
     identity = report.identity if report else identity_from_name(plan.name)
     rebuild = f"rebuild it here: brixel-export ... {identity.rebuild_option if identity else '--engine trt-fp16'}"
-    module = _import_tensorrt(identity.kind if identity else "trt")
+    module = import_tensorrt(identity.kind if identity else "trt", "the engine")
     cudart = import_cudart()
     device = current_device(cudart)
     if identity is not None:
@@ -201,12 +194,5 @@ def open_trt(
 
 def _device_identity(kind: EngineKind) -> tuple[str, int]:
     """TensorRT's version and the compute capability here."""
-    module = _import_tensorrt(kind)
+    module = import_tensorrt(kind, "the engine")
     return str(module.__version__), current_device(import_cudart()).compute_capability
-
-
-def _import_tensorrt(kind: EngineKind) -> Any:
-    try:
-        return importlib.import_module(MODULES[kind])
-    except (ImportError, OSError) as error:
-        raise BackendMissing(f"the engine needs {MODULES[kind]} ({error}); {_INSTALL[kind]}") from error

@@ -13,9 +13,10 @@ from typing import get_args
 
 from brixel_edge.errors import BackendMissing, BundleError, MemoryBudgetError
 from brixel_edge.machine.cuda import CudaDevice
+from brixel_edge.machine.memory import MIB
+from brixel_edge.machine.tensorrt import EngineKind
 from brixel_edge.model.engine_file import (
     EngineIdentity,
-    EngineKind,
     EngineReport,
     EngineTensor,
     identity_from_name,
@@ -26,7 +27,6 @@ from brixel_edge.runtimes.runtime import MATERIALISED_PREFIX
 
 LOGGER = logging.getLogger(__name__)
 
-MIB = 1 << 20
 INPUT_NAME, FEATURES_NAME = "image", "features"
 
 

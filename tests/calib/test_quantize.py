@@ -25,7 +25,7 @@ from brixel_edge.calib.ranges.calibration import calibrate, load_calibration
 from brixel_edge.errors import BuildError, BundleError, ParityError, SpecError
 from brixel_edge.export.engine.build import build
 from brixel_edge.export.engine.settings import BuildRequest, EngineSettings
-from brixel_edge.model.bundle import sha256_of
+from brixel_edge.machine.files import sha256_of
 from brixel_edge.model.onnx_file import read_onnx_metadata
 from brixel_edge.proof.probe import cells_of, compare, cosines, probe_agreement
 

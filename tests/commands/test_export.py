@@ -10,7 +10,8 @@ import pytest
 
 import brixel_edge
 from brixel_edge.commands.export import main
-from brixel_edge.model.bundle import open_bundle, sha256_of
+from brixel_edge.machine.files import sha256_of
+from brixel_edge.model.bundle import open_bundle
 from brixel_edge.model.onnx_file import spec_from_onnx
 from brixel_edge.model.receipt import SCHEMA_PATH
 from brixel_edge.model.spec import UNTRAINED_NOTICE
@@ -96,7 +97,7 @@ def test_json_is_the_receipt_and_the_notice_is_on_stderr(tmp_path, capsys):
         ),
         (["--adapter", "conv", "--full-frame", "--size", "96x128"], 2, "height 96 is not a multiple of 64; use 64 or"),
         (["--opt-level", "9"], 2, "optimisation level 9 is not in 0 to 5"),
-        (["--workspace", "lots"], 2, "is not an amount of memory"),
+        (["--workspace", "lots"], 2, "is not a size in bytes"),
         (["--rtx-sm", "87"], 2, "are not among those of TensorRT-RTX"),
         (["--rtx-sm", "ampere"], 2, "--rtx-sm 'ampere' is not a list of compute capabilities"),
     ],

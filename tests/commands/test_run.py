@@ -139,7 +139,7 @@ def test_a_line_each_second_goes_to_stderr(graph, capsys):
         (["{folder}", "--source", "{folder}"], 2, "is not a model directory"),
         (["{folder}/broken.jpg", "--source", "{folder}"], 2, "is not an ONNX model"),
         (["{graph}", "--source", "{folder}", "--save", "none/out.mp4"], 2, "folder none is not there"),
-        (["{graph}", "--source", "{folder}", "--budget", "much"], 2, "'much' is not an amount of memory"),
+        (["{graph}", "--source", "{folder}", "--budget", "much"], 2, "'much' is not a size in bytes"),
         (["{graph}", "--source", "{folder}", "--budget", "50MiB"], 6, "over the budget of 50 MiB"),
         (["{graph}", "--source", "{folder}", "--backend", "trt", "--budget", "2GiB"], 2, "leave --budget out"),
     ],

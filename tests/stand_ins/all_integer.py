@@ -12,7 +12,7 @@ from brixel_edge.calib.graph import load_graph
 from brixel_edge.calib.layers import find_layers
 from brixel_edge.calib.lowering.lowering import write_lowering
 from brixel_edge.calib.ranges.calibration import calibrate
-from brixel_edge.model.bundle import sha256_of
+from brixel_edge.machine.files import sha256_of
 
 
 def write(graph: Path, images: Sequence[NDArray[np.uint8]], out: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from brixel_edge.errors import DataError
 from brixel_edge.training import teacher_cache
-from brixel_edge.training.teacher_cache import CachedView, TeacherCache, check_cache_fits, entry_bytes, parse_bytes
+from brixel_edge.training.teacher_cache import CachedView, TeacherCache, check_cache_fits, entry_bytes
 
 
 @pytest.fixture
@@ -86,14 +86,3 @@ def test_a_full_disk_ends_the_caching_once_and_not_the_run(tmp_path, view, monke
         cache.put("00bb", view)
     assert caplog.text.count("the disk is full") == 1
     assert list(tmp_path.glob("*/*")) == []
-
-
-@pytest.mark.parametrize(("text", "size"), [("20GiB", 20 * 2**30), ("0.5MiB", 2**19), ("1TiB", 2**40)])
-def test_sizes_are_read(text, size):
-    assert parse_bytes(text) == size
-
-
-@pytest.mark.parametrize("text", ["20", "20GB", "GiB", "x20GiB"])
-def test_sizes_that_are_none_are_refused(text):
-    with pytest.raises(DataError, match="20GiB"):
-        parse_bytes(text)

@@ -1,0 +1,70 @@
+"""Files that are never half-written: a temporary name beside the target, then a rename."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_BLOCK_BYTES = 1 << 20
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextmanager
+def replacing(path: Path, *, is_durable: bool = True) -> Iterator[Path]:
+    """A temporary path beside `path`, with its suffix, for those who write by a library's own writer.
+
+    It takes the place of `path`, and is on the disk, when the block ends without an error; after an error, whatever its
+    kind, `path` is as it was and nothing is left beside it.
+
+    Args:
+        path: what is replaced.
+        is_durable: wait until the disk has it, so that it survives a power cut; a cache need not.
+
+    Raises:
+        OSError: it could not be renamed.
+    """
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        yield temporary
+        if is_durable:
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
+        temporary.replace(path)
+        if is_durable:
+            _sync_folder(path.parent)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_atomically(path: Path, content: bytes | memoryview | str) -> None:
+    """Replace a file's content, text as UTF-8: either all of it is on the disk afterwards, or the file is as it was.
+
+    Raises:
+        OSError: it could not be written; nothing is left behind.
+    """
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def _sync_folder(folder: Path) -> None:
+    """The new name too must survive a power cut."""
+    with contextlib.suppress(OSError, AttributeError):  # Windows opens no folders
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
