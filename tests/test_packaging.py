@@ -17,7 +17,17 @@ else:
 
 ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-FOLDERS = PYPROJECT["tool"]["setuptools"]["package-dir"]
+SETUPTOOLS = PYPROJECT["tool"]["setuptools"]
+
+
+def folder_of(package: str) -> Path:
+    """Where a package's sources lie, as setuptools finds it: the longest entry of package-dir, then subfolders."""
+    entries = SETUPTOOLS["package-dir"]
+    root = max((name for name in entries if f"{package}.".startswith(f"{name}.")), key=len)
+    return Path(entries[root], *package.removeprefix(root).split(".")[1:])
+
+
+FOLDERS = {package: folder_of(package) for package in SETUPTOOLS["packages"]}
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +36,7 @@ def wheel(tmp_path_factory) -> Path:
     source = tmp_path_factory.mktemp("source")
     # A copy of the tracked sources, so that a build leaves nothing in the checkout.
     for folder in FOLDERS.values():
-        (source / folder).mkdir()
+        (source / folder).mkdir(parents=True)
         for path in (ROOT / folder).iterdir():
             if path.is_file():
                 (source / folder / path.name).write_bytes(path.read_bytes())
@@ -47,7 +57,9 @@ def test_wheel_holds_every_module_and_nothing_else(wheel):
         for package, folder in FOLDERS.items()
         for path in (ROOT / folder).glob("*.py")
     }
-    data = {f"brixel_edge/{name}" for name in PYPROJECT["tool"]["setuptools"]["package-data"]["brixel_edge"]}
+    data = {
+        f"{package.replace('.', '/')}/{name}" for package, names in SETUPTOOLS["package-data"].items() for name in names
+    }
     assert names == expected | data
 
 
@@ -58,8 +70,19 @@ def test_every_command_answers_help(script):
     assert f"usage: {script}" in run.stdout
 
 
-def test_every_stage_folder_is_a_package():
-    assert set(PYPROJECT["tool"]["setuptools"]["packages"]) == set(FOLDERS)
+def test_every_folder_of_the_code_is_a_listed_package():
+    found = {
+        path.parent.relative_to(ROOT)
+        for folder in SETUPTOOLS["package-dir"].values()
+        for path in (ROOT / folder).rglob("__init__.py")
+    }
+    assert found == set(FOLDERS.values())
+
+
+def test_every_folder_with_code_has_an_init():
+    for folder in SETUPTOOLS["package-dir"].values():
+        for path in (ROOT / folder).rglob("*.py"):
+            assert (path.parent / "__init__.py").is_file(), path
 
 
 def test_the_lock_has_hashes_and_names_no_address():

@@ -39,17 +39,20 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def run_tool(module: str, *arguments: str) -> str:
-    """Run another command of ours as a user would, in a process of its own; its stdout.
+def run_tool(command: str, *arguments: str) -> str:
+    """Run another of the commands as a user would, in a process of its own; its stdout.
 
     Raises:
         BrixelError: it failed; carries its exit code. Its own error line has been shown already.
     """
     run = subprocess.run(
-        [sys.executable, "-m", f"brixel_edge.{module}", *arguments], stdout=subprocess.PIPE, text=True, check=False
+        [sys.executable, "-m", f"brixel_edge.commands.{command}", *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
     )
     if run.returncode:
-        error: BrixelError = BuildError(f"{module} ended with exit code {run.returncode}")
+        error: BrixelError = BuildError(f"brixel-{command} ended with exit code {run.returncode}")
         error.exit_code = run.returncode
         raise error
     return run.stdout
@@ -61,7 +64,7 @@ def export_both(out: Path) -> dict[str, dict[str, Any]]:
 
     receipts = {}
     for name, flags in (("default", ()), ("baseline", ("--adapter", "none"))):
-        receipts[name] = json.loads(run_tool("command_export", "--out", str(out / f"{name}.brixel"), "--json", *flags))
+        receipts[name] = json.loads(run_tool("export", "--out", str(out / f"{name}.brixel"), "--json", *flags))
     return receipts
 
 
@@ -143,7 +146,7 @@ def demo(out: Path, seconds: float) -> tuple[dict[str, Any], str]:
     )
     write_still(out, still)
     text = run_tool(
-        "command_run", str(model), "--source", "demo:", "--duration", f"{seconds:g}", "--headless", "--save", str(video)
+        "run", str(model), "--source", "demo:", "--duration", f"{seconds:g}", "--headless", "--save", str(video)
     )
     statistics.write_text(f"{table}\n\n{UNTRAINED_NOTICE}\n\n{text}", encoding="utf-8")
     written = {"model": model, "video": video, "still": still, "statistics": statistics}

@@ -149,14 +149,15 @@ FOREIGN = {"--system-site-packages", "--nproc-per-node"}
 def test_every_flag_that_a_message_names_exists():
     root = Path(__file__).resolve().parents[2]
     modules = [
-        importlib.import_module(f"brixel_edge.{path.stem}") for path in (root / "brixel_edge").glob("command_*.py")
+        importlib.import_module(f"brixel_edge.commands.{path.stem}")
+        for path in (root / "brixel_edge" / "commands").glob("*.py")
     ]
     parsers = [module.build_parser() for module in modules if hasattr(module, "build_parser")]
     assert len(parsers) >= 7
     known = {option for parser in parsers for action in parser._actions for option in action.option_strings}
     named = set()
     for folder in ("brixel_edge", "export", "runtimes", "calib"):
-        for path in (root / folder).glob("*.py"):
+        for path in (root / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.Constant) and isinstance(node.value, str):
                     named |= {(flag, path.name) for flag in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", node.value)}
