@@ -7,7 +7,7 @@ RTX    := $(VENV)/.ready-rtx
 DEMO_OUT     ?= demo
 DEMO_SECONDS ?= 10
 
-.PHONY: demo test rtx map check setup lock bench clean
+.PHONY: demo test rtx extras arm64 map check setup lock bench clean
 
 setup: $(STAMP)
 
@@ -33,6 +33,14 @@ test: $(STAMP)
 # Every kind of graph that we export, compiled by a real TensorRT, which needs no GPU for that.
 rtx: $(RTX)
 	$(BIN)/python -m pytest -m rtx --numprocesses 2 --dist worksteal
+
+# Every extra resolves where it is meant for, and alone in a fresh environment does what README promises.
+extras: $(STAMP)
+	$(BIN)/python -m pytest -m extras --numprocesses 2 --dist worksteal
+
+# The device's wheel on an emulated ARM64 processor; what is fetched for it stays in .arm64.
+arm64: $(STAMP)
+	$(BIN)/python -m pytest -m arm64
 
 # The floors of the house and who imports whom, from the imports; fails on an upward one.
 map: $(STAMP)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from house import package_folders
 
+ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 PHOTOGRAPHS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
 
@@ -114,3 +118,25 @@ def export_mini_fp16(tmp_path_factory, mini_student, mini_graph, mini_images):
 def mini_fp16_bundle(export_mini_fp16) -> Path:
     """Such a directory; copy it before you change it."""
     return export_mini_fp16("mini_fp16")
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory) -> Path:
+    """The wheel, built from what lies in the checkout."""
+    pytest.importorskip("tomllib", reason="Python 3.10 has no tomllib")
+    out = tmp_path_factory.mktemp("wheel")
+    source = tmp_path_factory.mktemp("source")
+    # A copy of the tracked sources, so that a build leaves nothing in the checkout.
+    for folder in package_folders().values():
+        (source / folder).mkdir(parents=True)
+        for path in (ROOT / folder).iterdir():
+            if path.is_file():
+                (source / folder / path.name).write_bytes(path.read_bytes())
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        (source / name).write_bytes((ROOT / name).read_bytes())
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(source)],
+        check=True,
+        capture_output=True,
+    )
+    return next(out.glob("*.whl"))

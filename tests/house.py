@@ -38,6 +38,19 @@ class Import:
     line: int
 
 
+def package_folders() -> dict[str, Path]:
+    """Where each installed package's sources lie, relative to the root, as setuptools finds it."""
+    import tomllib
+
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    folders: dict[str, Path] = {}
+    for package in setuptools["packages"]:
+        # the longest entry of package-dir, then subfolders
+        root = max((name for name in setuptools["package-dir"] if f"{package}.".startswith(f"{name}.")), key=len)
+        folders[package] = Path(setuptools["package-dir"][root], *package.removeprefix(root).split(".")[1:])
+    return folders
+
+
 def sources(root: Path = ROOT) -> dict[str, Path]:
     """Every module of the package by its name."""
     found: dict[str, Path] = {}

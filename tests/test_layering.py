@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +75,23 @@ def test_the_map_names_every_room_and_its_arrows(modules, found):
     lines = house_map(modules, found).splitlines()
     assert [line.split()[1] for line in lines] == [name for rooms in reversed(FLOORS) for name in rooms]
     assert lines[-1].endswith("lines")  # the ground knows nobody
+
+
+@pytest.mark.parametrize("document", ["CONTRIBUTING.md", "README.md", "docs/how-to.md", "docs/training.md"])
+def test_every_file_that_a_document_names_exists(document):
+    text = (ROOT / document).read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:brixel_edge|export|runtimes|calib|tests|benchmarks|docs|examples)/[\w./-]*)`", text))
+    assert named or document == "README.md"
+    assert not [name for name in sorted(named) if not (ROOT / name).exists()]
+
+
+def test_contributing_names_every_floor():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for height, rooms in enumerate(FLOORS):
+        for name in rooms:
+            assert re.search(
+                rf"^\| {height} \| `(?:brixel_edge/)?{name}(?:\.py|/(?:__init__\.py)?)?`", text, re.MULTILINE
+            ), name
 
 
 @pytest.mark.parametrize("floor", ["machine", "model", "image", "proof", "runtimes", "calib"])

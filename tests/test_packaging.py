@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from house import package_folders
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -18,36 +19,7 @@ else:
 ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 SETUPTOOLS = PYPROJECT["tool"]["setuptools"]
-
-
-def folder_of(package: str) -> Path:
-    """Where a package's sources lie, as setuptools finds it: the longest entry of package-dir, then subfolders."""
-    entries = SETUPTOOLS["package-dir"]
-    root = max((name for name in entries if f"{package}.".startswith(f"{name}.")), key=len)
-    return Path(entries[root], *package.removeprefix(root).split(".")[1:])
-
-
-FOLDERS = {package: folder_of(package) for package in SETUPTOOLS["packages"]}
-
-
-@pytest.fixture(scope="session")
-def wheel(tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("wheel")
-    source = tmp_path_factory.mktemp("source")
-    # A copy of the tracked sources, so that a build leaves nothing in the checkout.
-    for folder in FOLDERS.values():
-        (source / folder).mkdir(parents=True)
-        for path in (ROOT / folder).iterdir():
-            if path.is_file():
-                (source / folder / path.name).write_bytes(path.read_bytes())
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        (source / name).write_bytes((ROOT / name).read_bytes())
-    subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(source)],
-        check=True,
-        capture_output=True,
-    )
-    return next(out.glob("*.whl"))
+FOLDERS = package_folders()
 
 
 def test_wheel_holds_every_module_and_nothing_else(wheel):
