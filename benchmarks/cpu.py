@@ -28,7 +28,8 @@ from brixel_edge.export.graph.fuse import FusedModel, spec_from_student
 from brixel_edge.export.graph.to_onnx import onnx_from_model
 from brixel_edge.network.backbone import Backbone, load_backbone
 from brixel_edge.network.student import Student, load_student
-from brixel_edge.runtimes.runtime import OpenVinoPrecision, RuntimeSettings, open_runtime
+from brixel_edge.runtimes.engines import open_runtime
+from brixel_edge.runtimes.runtime import OpenVinoPrecision, RuntimeSettings
 
 SMALL, LARGE = 256, 1024
 REFERENCE = "student 256, ONNX Runtime fp32"
@@ -123,7 +124,8 @@ def peak_memory_mb(graph: Path, backend: str, threads: int) -> float:
     code = (
         "import sys, numpy as np\n"
         "from brixel_edge.machine.memory import peak_rss_bytes\n"
-        "from brixel_edge.runtimes.runtime import RuntimeSettings, open_runtime\n"
+        "from brixel_edge.runtimes.engines import open_runtime\n"
+        "from brixel_edge.runtimes.runtime import RuntimeSettings\n"
         f"runtime = open_runtime(sys.argv[1], {backend!r}, RuntimeSettings(threads={threads}))\n"
         f"image = np.zeros((1, {SMALL}, {SMALL}, 3), np.uint8)\n"
         "for _ in range(10): runtime.infer(image)\n"

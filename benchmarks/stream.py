@@ -24,7 +24,8 @@ def bare_fps(model: str, video: str, backend: str, threads: int, frames: int) ->
     """Frames a second of `infer` alone."""
     from brixel_edge.image.fit import fit_frame
     from brixel_edge.model.bundle import resolve_model
-    from brixel_edge.runtimes.runtime import RuntimeSettings, open_runtime
+    from brixel_edge.runtimes.engines import open_runtime
+    from brixel_edge.runtimes.runtime import RuntimeSettings
     from brixel_edge.runtimes.sources.video import VideoFile
 
     resolved, source = resolve_model(model), VideoFile(video)

@@ -16,8 +16,9 @@ from brixel_edge.calib.choice.progress import progress
 from brixel_edge.calib.frames import Frame, sample_frames
 from brixel_edge.image.fit import Fit, fit_frame
 from brixel_edge.model.spec import ImageSpec
-from brixel_edge.runtimes.sources.frames import FrameSource, open_source
+from brixel_edge.runtimes.sources.frames import FrameSource
 from brixel_edge.runtimes.sources.images import ImageFiles, images_from_folder, images_from_glob
+from brixel_edge.runtimes.sources.opening import open_source
 
 DEFAULT_COUNT = 64  # from 16 on accuracy hardly grows; 64 leaves enough to hold out
 SPACING_S = 0.2  # neighbouring frames of a film show the same
@@ -36,7 +37,7 @@ def calibration_frames(
     """A reproducible, diverse sample of a source.
 
     Args:
-        source: folder, glob, video file, stream or camera (`0`), as `brixel_edge.runtimes.sources.frames` reads it.
+        source: folder, glob, video file, stream or camera (`0`), as `brixel_edge.runtimes.sources.opening` reads it.
         image: what the graph takes.
         count: frames wanted.
         seed: of the choice. A live camera gives other frames every time; their hashes are recorded.

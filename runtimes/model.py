@@ -15,7 +15,8 @@ from brixel_edge.image.fit import Fit, FittedImage, check_fit, fit_frame
 from brixel_edge.model.bundle import ResolvedModel, resolve_model
 from brixel_edge.model.features import FeatureMap
 from brixel_edge.model.spec import UNTRAINED_NOTICE, ModelSpec
-from brixel_edge.runtimes.runtime import AUTO, OpenVinoPrecision, Runtime, RuntimeSettings, choose_backend, open_runtime
+from brixel_edge.runtimes.engines import AUTO, choose_backend, open_runtime
+from brixel_edge.runtimes.runtime import OpenVinoPrecision, Runtime, RuntimeSettings
 
 _LOG = logging.getLogger(__name__)
 OUTPUT = "features"

@@ -10,21 +10,15 @@ import argparse
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from brixel_edge.commands.command import add_common_arguments, run_command
 from brixel_edge.errors import BrixelError, BuildError, SpecError
 from brixel_edge.machine.files import replacing
 from brixel_edge.model.spec import UNTRAINED_NOTICE
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
 PROGRAM = "brixel-demo"
 STILL_SIDE_PX = 512
-CAPTION_PX = 64
-MARGIN_PX = 12
 PHOTOGRAPH = "chelsea.png"
 
 
@@ -87,7 +81,8 @@ def write_still(out: Path, path: Path) -> None:
     import numpy as np
 
     import brixel_edge
-    from brixel_edge.image.colours import PcaColours
+    from brixel_edge.image.captions import caption_strip
+    from brixel_edge.image.colours import fixed_colours
     from brixel_edge.proof.photographs import bundled_photographs
 
     source = next(photograph for photograph in bundled_photographs() if photograph.name == PHOTOGRAPH)
@@ -100,33 +95,23 @@ def write_still(out: Path, path: Path) -> None:
         with brixel_edge.open_model(out / f"{name}.brixel") as model:
             maps.append(model(frame).values)
     fine, coarse = maps
-    colours = PcaColours()
-    # The first map fixes the colours, so that both pictures speak the same language.
+    colours = fixed_colours([fine])
     fine_bgr, coarse_bgr = (np.ascontiguousarray(colours(values)[..., ::-1]) for values in (fine, coarse))
-    h, w = coarse.shape[:2]
     panels = [
-        captioned(frame, f"photograph {side} x {side}, seen at 256 x 256", cv2.INTER_AREA),
-        captioned(coarse_bgr, f"backbone alone: {h} x {w} features", cv2.INTER_NEAREST),
-        captioned(fine_bgr, f"brixel: {fine.shape[0]} x {fine.shape[1]} features", cv2.INTER_NEAREST),
+        (frame, f"photograph {side} x {side}, seen at 256 x 256", cv2.INTER_AREA),
+        (coarse_bgr, f"backbone alone: {coarse.shape[0]} x {coarse.shape[1]} features", cv2.INTER_NEAREST),
+        (fine_bgr, f"brixel: {fine.shape[0]} x {fine.shape[1]} features", cv2.INTER_NEAREST),
     ]
-    gap = np.full((panels[0].shape[0], MARGIN_PX, 3), 255, np.uint8)
-    row = np.hstack([panels[0], gap, panels[1], gap, panels[2]])
-    foot = np.full((CAPTION_PX // 2, row.shape[1], 3), 255, np.uint8)
-    cv2.putText(foot, UNTRAINED_NOTICE, (8, 22), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (0, 0, 200), 1, cv2.LINE_AA)
+    size = (STILL_SIDE_PX, STILL_SIDE_PX)
+    row = np.hstack(
+        [
+            np.vstack([caption_strip(caption, STILL_SIDE_PX), cv2.resize(picture, size, interpolation=kind)])
+            for picture, caption, kind in panels
+        ]
+    )
+    foot = caption_strip(UNTRAINED_NOTICE, row.shape[1], is_notice=True)
     with replacing(path) as temporary:
         cv2.imwrite(str(temporary), np.vstack([row, foot]))
-
-
-def captioned(picture: NDArray[np.uint8], caption: str, interpolation: int) -> NDArray[np.uint8]:
-    """A square of the still's size with its caption above, (side + caption, side, 3)."""
-    import cv2
-    import numpy as np
-
-    size = (STILL_SIDE_PX, STILL_SIDE_PX)
-    panel = np.asarray(cv2.resize(picture, size, interpolation=interpolation), np.uint8)
-    head = np.full((CAPTION_PX // 2, STILL_SIDE_PX, 3), 255, np.uint8)
-    cv2.putText(head, caption, (8, 22), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (0, 0, 0), 1, cv2.LINE_AA)
-    return np.vstack([head, panel])
 
 
 def demo(out: Path, seconds: float) -> tuple[dict[str, Any], str]:

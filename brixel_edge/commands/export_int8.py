@@ -95,15 +95,14 @@ class Int8Finish:
     def _judge(self, stage: Stage) -> dict[str, Any]:
         """Whether it is worth it, by calls taken in turn with the float engines' on this machine."""
         from brixel_edge.calib.choice.speed import speed_verdict
-        from brixel_edge.commands.bench import contestants_of_folder
-        from brixel_edge.runtimes.bench.bench import Protocol, measure, require_measured
+        from brixel_edge.runtimes.bench.bench import measure, require_measured
+        from brixel_edge.runtimes.engines import engines_of_folder
 
         stage.workshop.progress("timing int8 beside the float engines")
-        image = stage.spec.image
-        contestants = contestants_of_folder(stage.folder, (image.height, image.width))
+        engines = engines_of_folder(stage.folder, stage.spec)
         if self.engines is not None:
-            contestants = [entry for entry in contestants if entry.backend == "trt"]
-        rows = measure(contestants, Protocol())
+            engines = [engine for engine in engines if engine.backend == "trt"]
+        rows = measure(engines)
         require_measured(rows)
         integer, floating = _latencies(rows)
         if not integer or not floating:

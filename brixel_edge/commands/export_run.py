@@ -167,14 +167,14 @@ def measured(stage: Stage) -> None:
     """Latency and memory of what was made, here and now, for the receipt."""
     from dataclasses import asdict
 
-    from brixel_edge.commands.bench import contestants_of_folder
-    from brixel_edge.runtimes.bench.bench import Protocol, machine_facts, measure
+    from brixel_edge.runtimes.bench.bench import Schedule, measure
+    from brixel_edge.runtimes.bench.machine import machine_state
+    from brixel_edge.runtimes.engines import engines_of_folder
 
     say("measuring latency and memory")
-    image = stage.spec.image
-    contestants = contestants_of_folder(stage.folder, (image.height, image.width))
-    rows = measure(contestants, Protocol(warmup=1, rounds=5, calls=1))
-    bench = {"machine": machine_facts(), "rows": [asdict(row) for row in rows]}
+    engines = engines_of_folder(stage.folder, stage.spec)
+    rows = measure(engines, Schedule(warmup=1, rounds=5, calls=1))
+    bench = {"machine": asdict(machine_state()), "rows": [asdict(row) for row in rows]}
     stage.sections.setdefault("measured", {})["bench"] = bench
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from brixel_edge.errors import BackendMissing, BundleError
+from brixel_edge.image.reading import read_image
 from brixel_edge.image.resize import resize_image
 
 PROOF = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png", "hubble_deep_field.jpg")
@@ -56,9 +56,9 @@ def load_images(paths: Sequence[Path], height: int, width: int, channels: str = 
     """
     images = []
     for path in paths:
-        pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        pixels = read_image(path)
         if pixels is None:
             raise BundleError(f"{path} is not an image that OpenCV reads; remove it from the folder")
-        resized = resize_image(np.asarray(pixels, np.uint8), height, width)
+        resized = resize_image(pixels, height, width)
         images.append(np.ascontiguousarray(resized[..., ::-1] if channels == "RGB" else resized)[None])
     return images

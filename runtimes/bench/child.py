@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 
 from brixel_edge.errors import BrixelError
-from brixel_edge.machine.memory import peak_rss_bytes, rss_bytes
-from brixel_edge.runtimes.runtime import Runtime, RuntimeSettings, open_runtime
+from brixel_edge.machine.memory import peak_rss_bytes
+from brixel_edge.runtimes.engines import open_runtime
+from brixel_edge.runtimes.runtime import Runtime, RuntimeSettings
 
 
 def _opened(request: dict[str, Any]) -> tuple[Runtime, dict[str, Any]]:
-    before_bytes, start_s = rss_bytes(), time.perf_counter()
+    start_s = time.perf_counter()
     settings = RuntimeSettings(threads=request["threads"], openvino_precision=request["openvino_precision"])
     runtime = open_runtime(Path(request["path"]), request["backend"], settings)
     facts = {
         "load_s": time.perf_counter() - start_s,
-        "base_bytes": before_bytes,
         "device_bytes": getattr(runtime, "device_bytes", None),
     }
     return runtime, facts
@@ -39,7 +39,7 @@ def main() -> int:
     except BrixelError as error:
         print(json.dumps({"error": str(error)}), flush=True)
         return error.exit_code
-    image = np.random.default_rng(0).integers(0, 256, (1, request["height"], request["width"], 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (1, *request["size"], 3), dtype=np.uint8)
     print(json.dumps(facts), flush=True)
     for line in sys.stdin:
         order = json.loads(line)

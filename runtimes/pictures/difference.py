@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from brixel_edge.errors import SpecError
+from brixel_edge.image.captions import BACKGROUND, caption_strip
+from brixel_edge.image.colours import fixed_colours
 from brixel_edge.proof.parity import cell_cosines
 
 TILE_PX = 256
-_LINE_PX = 24
-_TEXT, _BACKGROUND = (235, 235, 235), (24, 24, 24)
+_HEADER = "image | PyTorch's features (PCA) | this engine's, same colours | 1 - cosine, 1e-7 blue to 1e-1 red"
+_HEADER_PX = 860  # wide enough for the header in its full size
 # 1 - cosine from 1e-7, what fp32 differs by, to 1e-1, at which maps are visibly others.
 _LOW_EXPONENT, _HIGH_EXPONENT = -7.0, -1.0
-_LOW_PERCENT, _HIGH_PERCENT = 2.0, 98.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,19 +49,24 @@ def difference_map(rows: Sequence[Comparison], notice: str | None = None) -> NDA
     Returns:
         BGR picture.
     """
-    header = _line("image | PyTorch's features (PCA) | this engine's, same colours | 1 - cosine, 1e-7 blue to 1e-1 red")
-    parts = [header] if notice is None else [header, _line(notice)]
-    for row in rows:
-        height, width = row.image_bgr.shape[:2]
-        size = (max(1, round(TILE_PX * width / height)), TILE_PX)
-        colours = _Colours(row.reference)
-        tiles = [row.image_bgr, colours(row.reference), colours(row.candidate), error_colours(row)]
-        parts += [
-            np.hstack([cv2.resize(tile, size, interpolation=cv2.INTER_NEAREST) for tile in tiles]),
-            _line(row.label),
-        ]
-    width = max(part.shape[1] for part in parts)
-    return np.vstack([_widened(part, width) for part in parts])
+    panels = [_panel(row) for row in rows]
+    width = max(_HEADER_PX, *(panel.shape[1] for panel in panels))
+    parts = [caption_strip(_HEADER, width)]
+    if notice is not None:
+        parts.append(caption_strip(notice, width, is_notice=True))
+    for row, panel in zip(rows, panels, strict=True):
+        parts += [_widened(panel, width), caption_strip(row.label, width)]
+    return np.vstack(parts)
+
+
+def _panel(row: Comparison) -> NDArray[np.uint8]:
+    """(256, 4 tiles, 3) BGR."""
+    height, width = row.image_bgr.shape[:2]
+    size = (max(1, round(TILE_PX * width / height)), TILE_PX)
+    colours = fixed_colours([row.reference[0].transpose(1, 2, 0)])
+    maps = [colours(features[0].transpose(1, 2, 0))[..., ::-1] for features in (row.reference, row.candidate)]
+    tiles = [row.image_bgr, *maps, error_colours(row)]
+    return np.hstack([np.asarray(cv2.resize(tile, size, interpolation=cv2.INTER_NEAREST), np.uint8) for tile in tiles])
 
 
 def error_colours(row: Comparison) -> NDArray[np.uint8]:
@@ -73,36 +81,16 @@ def error_colours(row: Comparison) -> NDArray[np.uint8]:
     return painted
 
 
-class _Colours:
-    """The first three principal components of one map as blue, green and red, for this map and others alike."""
-
-    def __init__(self, features: NDArray[np.floating]) -> None:
-        cells = _cells(features)
-        self._mean = cells.mean(0)
-        _, vectors = np.linalg.eigh(np.cov((cells - self._mean).T))
-        self._basis = vectors[:, ::-1][:, :3]
-        projected = (cells - self._mean) @ self._basis
-        self._low, self._high = np.percentile(projected, (_LOW_PERCENT, _HIGH_PERCENT), axis=0)
-
-    def __call__(self, features: NDArray[np.floating]) -> NDArray[np.uint8]:
-        """(h, w, 3) uint8."""
-        projected = (_cells(features) - self._mean) @ self._basis
-        scaled = (projected - self._low) / np.maximum(self._high - self._low, 1e-12)
-        return (np.nan_to_num(np.clip(scaled, 0.0, 1.0)) * 255).astype(np.uint8).reshape(*features.shape[2:], 3)
-
-
-def _cells(features: NDArray[np.floating]) -> NDArray[np.float64]:
-    return features[0].reshape(features.shape[1], -1).T.astype(np.float64)
-
-
-def _line(text: str) -> NDArray[np.uint8]:
-    (width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.42, 1)
-    strip = np.full((_LINE_PX, width + 12, 3), _BACKGROUND, np.uint8)
-    return np.asarray(
-        cv2.putText(strip, text, (6, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.42, _TEXT, 1, cv2.LINE_AA), np.uint8
-    )
-
-
 def _widened(part: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
-    missing = np.full((part.shape[0], width - part.shape[1], 3), _BACKGROUND, np.uint8)
+    missing = np.full((part.shape[0], width - part.shape[1], 3), BACKGROUND, np.uint8)
     return np.hstack([part, missing])
+
+
+def write_difference_map(path: Path, rows: Sequence[Comparison], notice: str | None = None) -> None:
+    """Paint and save it.
+
+    Raises:
+        SpecError: it cannot be written there.
+    """
+    if not cv2.imwrite(str(path), difference_map(rows, notice)):
+        raise SpecError(f"the difference map cannot be written to {path}; name another place with --map PNG")

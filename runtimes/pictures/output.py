@@ -6,13 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from brixel_edge.image.colours import PcaColours
+from brixel_edge.model.features import FeatureMap
 from brixel_edge.model.spec import UNTRAINED_NOTICE
 from brixel_edge.runtimes.model import Model
-from brixel_edge.runtimes.pictures.painter import Caption, Painter
+from brixel_edge.runtimes.pictures.painter import Painter
 from brixel_edge.runtimes.pictures.recorder import Recorder, open_recorder
 from brixel_edge.runtimes.pictures.window import Window, open_window
-from brixel_edge.runtimes.stream.report import SecondLine
-from brixel_edge.runtimes.stream.stream import StreamResult
 
 
 class Output:
@@ -51,17 +50,23 @@ class Output:
         """What was written where."""
         return self._recorder.description if self._recorder is not None else None
 
-    def put(self, result: StreamResult, second: SecondLine) -> None:
-        """Paint one result and hand the picture on."""
-        speed = f"  {second.fps:.1f} fps  {result.times.infer_s * 1e3:.0f} ms" if second.fps else ""
+    def put(self, features: FeatureMap, t_media_s: float, name: str | None, speed: str = "") -> None:
+        """Paint one result and hand the picture on.
+
+        Args:
+            features: with their frame.
+            t_media_s: the frame's place on the source's own time line [s].
+            name: of the file, where each frame is one.
+            speed: for the caption.
+        """
         if self._painter is None:
             # Images have little in common with the one before; frames have much.
-            self._painter = Painter(PcaColours(refresh_every=1) if result.name else PcaColours())
-        picture = self._painter(result.features, Caption(facts=self._facts + speed, notice=self._notice))
+            self._painter = Painter(PcaColours(refresh_every=1) if name else PcaColours())
+        picture = self._painter(features, self._facts + speed, self._notice)
         if self._window is not None and self._window.is_open:
             self._window.show(picture)
         if self._recorder is not None:
-            self._recorder.write(picture, result.t_media_s, result.name)
+            self._recorder.write(picture, t_media_s, name)
 
     def poll(self) -> None:
         """Let the window answer."""

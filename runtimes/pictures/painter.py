@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from brixel_edge.errors import SpecError
+from brixel_edge.image.captions import caption_strip
 from brixel_edge.image.colours import PcaColours
 from brixel_edge.model.features import FeatureMap
 
 # Longest side of each half [px]: a picture of two fits any screen and costs little to encode.
 _LARGEST_PX, _SMALLEST_PX = 640, 480
-_LINE_PX = 24
-_TEXT, _NOTICE, _BACKGROUND = (235, 235, 235), (80, 200, 255), (24, 24, 24)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Caption:
-    """The lines under the pictures.
-
-    Attributes:
-        facts: model, size, speed.
-        notice: what a viewer must know, for instance that the weights are untrained; None for none.
-    """
-
-    facts: str
-    notice: str | None = None
 
 
 def pane_size(frame_size: tuple[int, int]) -> tuple[int, int]:
@@ -72,12 +56,13 @@ class Painter:
     def __init__(self, colours: PcaColours | None = None) -> None:
         self._colours = colours or PcaColours()
 
-    def __call__(self, features: FeatureMap, caption: Caption) -> NDArray[np.uint8]:
+    def __call__(self, features: FeatureMap, facts: str, notice: str | None = None) -> NDArray[np.uint8]:
         """Paint one result.
 
         Args:
             features: with their frame.
-            caption: what to write under it.
+            facts: to write under it: model, size, speed.
+            notice: what a viewer must know, for instance that the weights are untrained; None for nothing.
 
         Returns:
             (H, W, 3) uint8 BGR; H and W even, and equal for frames of equal size.
@@ -91,16 +76,5 @@ class Painter:
         shown = cv2.resize(features.frame_bgr, (size[1], size[0]), interpolation=cv2.INTER_AREA)
         frame = np.asarray(shown, np.uint8)
         coloured = colours_on_frame(self._colours(features.values)[..., ::-1], features, size)
-        return np.vstack([np.hstack([frame, coloured]), _caption_strip(caption, 2 * size[1])])
-
-
-def _caption_strip(caption: Caption, width: int) -> NDArray[np.uint8]:
-    lines = [(caption.facts, _TEXT)] + ([(caption.notice, _NOTICE)] if caption.notice else [])
-    strip = np.full((_LINE_PX * len(lines), width, 3), _BACKGROUND, np.uint8)
-    for number, (text, colour) in enumerate(lines):
-        scale = 0.5
-        (needed, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
-        scale *= min(1.0, (width - 12) / needed)
-        base = (6, _LINE_PX * number + 17)
-        cv2.putText(strip, text, base, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, 1, cv2.LINE_AA)
-    return strip
+        parts = [np.hstack([frame, coloured]), caption_strip(facts, 2 * size[1])]
+        return np.vstack(parts if notice is None else [*parts, caption_strip(notice, 2 * size[1], is_notice=True)])

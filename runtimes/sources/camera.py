@@ -21,8 +21,8 @@ from urllib.parse import parse_qsl
 import cv2
 
 from brixel_edge.errors import BackendMissing, SourceError, SpecError
-from brixel_edge.runtimes.sources.frames import Frame, is_camera_address
-from brixel_edge.runtimes.sources.images import bgr_from_pixels
+from brixel_edge.image.reading import bgr_from_pixels
+from brixel_edge.runtimes.sources.frames import Frame
 
 _LOG = logging.getLogger(__name__)
 _OPEN_TIMEOUT_MS, _READ_TIMEOUT_MS = 5000, 5000
@@ -50,6 +50,12 @@ class CameraAddress:
     label: str
     mode: tuple[tuple[int, float], ...] = ()
     timeouts: bool = False
+
+
+def is_camera_address(text: str) -> bool:
+    """Whether a string names a camera: a number or a device, perhaps with the mode to ask for."""
+    name = text.partition("?")[0]
+    return name.isdigit() or name.startswith("/dev/video") or name.startswith("/dev/v4l/")
 
 
 def without_credentials(url: str) -> str:
@@ -260,7 +266,7 @@ class CameraSource:
 
 
 def open_camera(text: str, reconnect_s: float) -> CameraSource:
-    """Open what a user's string names; see `brixel_edge.runtimes.sources.frames`.
+    """Open what a user's string names; see `brixel_edge.runtimes.sources.opening`.
 
     Raises:
         SourceError, BackendMissing, SpecError: as `open_source`.

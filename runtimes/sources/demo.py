@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from brixel_edge.errors import BackendMissing
 from brixel_edge.runtimes.sources.frames import Frame
 
+DEMO = "demo:"
 # Photographs of things, of those that scikit-image carries in its wheel.
 PHOTOGRAPHS = ("chelsea.png", "coffee.png", "astronaut.png", "motorcycle_left.png", "rocket.jpg")
 WIDTH, HEIGHT = 640, 480

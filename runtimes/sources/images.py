@@ -7,17 +7,16 @@ import logging
 import re
 import time
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from brixel_edge.errors import BundleError
-from brixel_edge.runtimes.sources.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Frame
+from brixel_edge.image.reading import IMAGE_SUFFIXES, decode_image
+from brixel_edge.runtimes.sources.frames import Frame
+from brixel_edge.runtimes.sources.video import VIDEO_SUFFIXES
 
 _LOG = logging.getLogger(__name__)
-_JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 # Of a folder as a film: long enough to look at each picture.
 SECONDS_PER_IMAGE = 1.0
 
@@ -55,43 +54,6 @@ def images_from_glob(pattern: str) -> list[Path]:
     if not images:
         raise BundleError(f"no file matches {pattern!r}; quote it, so that the shell leaves the pattern to us")
     return images
-
-
-def _is_cut_short(data: bytes) -> bool:
-    """A JPEG without its end marker: OpenCV would fill the rest with grey and say nothing."""
-    scan = data.find(_JPEG_SCAN)
-    return data.startswith(_JPEG_START) and (scan < 0 or data.find(_JPEG_END, scan) < 0)
-
-
-def bgr_from_pixels(pixels: NDArray[Any]) -> NDArray[np.uint8] | None:
-    """What OpenCV decoded (grey, 16-bit, with alpha) as (H, W, 3) uint8; None for float and other channel counts."""
-    if pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3:
-        return pixels
-    if pixels.dtype == np.uint16:
-        pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    if pixels.dtype != np.uint8:
-        return None
-    if pixels.ndim == 2:
-        return np.repeat(pixels[..., None], 3, axis=2)
-    if pixels.shape[2] == 4:
-        # On white, as viewers show it: what lies under alpha 0 is often black or noise.
-        alpha = pixels[..., 3:].astype(np.uint16)
-        blended = pixels[..., :3] * alpha + 255 * (255 - alpha)
-        return ((blended + 127) // 255).astype(np.uint8)
-    return pixels if pixels.shape[2] == 3 else None
-
-
-def decode_image(data: bytes) -> NDArray[np.uint8] | None:
-    """The picture in an image file, upright, (H, W, 3) uint8 BGR; None if it is unreadable or cut short."""
-    if _is_cut_short(data):
-        return None
-    # Colour mode turns a JPEG by its EXIF tag, and knows no alpha; the unchanged mode is the other way round.
-    mode = cv2.IMREAD_COLOR if data.startswith(_JPEG_START) else cv2.IMREAD_UNCHANGED
-    try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
-    except cv2.error:
-        return None
-    return None if pixels is None else bgr_from_pixels(pixels)
 
 
 class ImageFiles:

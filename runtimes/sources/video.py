@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import logging
 import time
+from pathlib import Path
 
 import cv2
 
 from brixel_edge.errors import BundleError
+from brixel_edge.image.reading import bgr_from_pixels
 from brixel_edge.runtimes.sources.frames import Frame
-from brixel_edge.runtimes.sources.images import bgr_from_pixels
 
 _LOG = logging.getLogger(__name__)
+VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv"})
 _DEFAULT_FPS = 25.0
 # FFmpeg draws text files as films of scrolling text, and no camera ever made one of these.
 _TEXT_CODECS = ("ansi", "bin", "xbin", "idf")
 # An index and a damaged end can disagree a little about the number of frames.
 _COMPLETE = 0.9
+
+
+def is_file_url(text: str) -> bool:
+    """Whether a URL ends like a video file, which has an end and can wait."""
+    path = text.partition("?")[0]
+    return text.lower().startswith("http") and Path(path).suffix.lower() in VIDEO_SUFFIXES
 
 
 def _codec(capture: cv2.VideoCapture) -> str:

@@ -13,11 +13,12 @@ from brixel_edge.image.fit import Fit
 from brixel_edge.machine.memory import peak_rss_bytes, rss_bytes
 from brixel_edge.model.bundle import ResolvedModel, resolve_model
 from brixel_edge.model.spec import UNTRAINED_NOTICE
+from brixel_edge.runtimes.engines import choose_backend, load_backend
 from brixel_edge.runtimes.model import Model, open_resolved
 from brixel_edge.runtimes.pictures.output import Output, open_output
-from brixel_edge.runtimes.runtime import OpenVinoPrecision, RuntimeSettings, choose_backend, load_backend
-from brixel_edge.runtimes.sources.frames import open_source
+from brixel_edge.runtimes.runtime import OpenVinoPrecision, RuntimeSettings
 from brixel_edge.runtimes.sources.images import SECONDS_PER_IMAGE
+from brixel_edge.runtimes.sources.opening import open_source
 from brixel_edge.runtimes.stream.budget import MemoryPlan, check_measured, check_plan, plan_memory
 from brixel_edge.runtimes.stream.engine_thread import EngineThread
 from brixel_edge.runtimes.stream.report import RunReport, SecondLine
@@ -35,7 +36,7 @@ class RunOptions:
 
     Attributes:
         model: model directory or .onnx file; None is the built-in default.
-        source: see `brixel_edge.runtimes.sources.frames`.
+        source: see `brixel_edge.runtimes.sources.opening`.
         backend: see `open_model`; as are the next four.
         precision: which graph of a model directory.
         openvino_precision: f32 or bf16.
@@ -163,7 +164,8 @@ class StreamRun:
         self._histograms.add(result.times)
         self._second.add(result.times)
         if self._output is not None and self._output.is_needed:
-            self._output.put(result, self._second)
+            speed = f"  {self._second.fps:.1f} fps  {result.times.infer_s * 1e3:.0f} ms" if self._second.fps else ""
+            self._output.put(result.features, result.t_media_s, result.name, speed)
             self._histograms.add_output(time.monotonic() - self._last_result_s)
 
     def _tick(self) -> None:

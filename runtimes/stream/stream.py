@@ -13,9 +13,11 @@ from brixel_edge.image.fit import NOTABLE_DISTORTION, Fit, FittedImage, distorti
 from brixel_edge.machine.memory import MIB
 from brixel_edge.model.features import FeatureMap
 from brixel_edge.model.spec import ModelSpec
+from brixel_edge.runtimes.engines import AUTO
 from brixel_edge.runtimes.model import Model, open_model
-from brixel_edge.runtimes.runtime import AUTO, OpenVinoPrecision
-from brixel_edge.runtimes.sources.frames import Frame, FrameSource, open_source
+from brixel_edge.runtimes.runtime import OpenVinoPrecision
+from brixel_edge.runtimes.sources.frames import Frame, FrameSource
+from brixel_edge.runtimes.sources.opening import open_source
 from brixel_edge.runtimes.stream.reader import Arrival, FrameReader
 from brixel_edge.runtimes.stream.timing import StageTimes
 

@@ -6,10 +6,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tiny_model import spec as tiny_spec
 
-from brixel_edge.commands.bench import contestants_of_folder, main, table
+from brixel_edge.commands.bench import main
 from brixel_edge.errors import BuildError
-from brixel_edge.runtimes.bench.bench import Contestant, Protocol, measure, require_measured
+from brixel_edge.runtimes.bench.bench import Schedule, measure, require_measured, row_from_times
+from brixel_edge.runtimes.engines import Engine, engines_of_folder
 
 QUICK = ["--warmup", "1", "--rounds", "2", "--calls", "2", "--threads", "1"]
 
@@ -21,7 +23,7 @@ def model(mini_fp16_bundle, tmp_path):
 
 @pytest.mark.parametrize("flags", [[], ["--in-turn"]])
 def test_all_engines_are_measured(model, capsys, monkeypatch, flags):
-    monkeypatch.setattr("brixel_edge.commands.bench._has_bf16", lambda: False)
+    monkeypatch.setattr("brixel_edge.runtimes.engines._has_bf16", lambda: False)
     (model / "graph.fp16.onnx").unlink()
     assert main([str(model), *QUICK, *flags, "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
@@ -33,25 +35,30 @@ def test_all_engines_are_measured(model, capsys, monkeypatch, flags):
         assert 0 < row["p50_ms"] <= row["p99_ms"]
         assert row["peak_bytes"] > 10 << 20
     assert record["protocol"] == {"warmup": 1, "rounds": 2, "calls": 2, "is_side_by_side": not flags}
-    shown = table(record)
-    assert "graph.fp32.onnx, ort" in shown
-    assert "1 calls to warm up, then 2 turns of 2 calls" in shown
+
+
+def test_people_get_a_table(capsys):
+    assert main(QUICK) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("built-in default, 256x256, batch 1\n")
+    assert "default.onnx, ort  " in shown
+    assert "1 calls to warm up, then 2 turns of 2 calls, side by side" in shown
 
 
 def test_an_engine_that_does_not_run_is_a_row_with_its_reason(model):
     size = (64, 96)
     rows = measure(
         [
-            Contestant(name="there", path=model / "graph.fp32.onnx", backend="ort", size=size, threads=1),
-            Contestant(name="absent", path=model / "absent.onnx", backend="ort", size=size, threads=1),
-            Contestant(name="wrong size", path=model / "graph.fp32.onnx", backend="ort", size=(32, 32), threads=1),
+            Engine(path=model / "graph.fp32.onnx", backend="ort", size=size, threads=1),
+            Engine(path=model / "absent.onnx", backend="ort", size=size, threads=1),
+            Engine(path=model / "graph.fp32.onnx", backend="ort", size=(32, 32), threads=1),
         ],
-        Protocol(warmup=1, rounds=1, calls=1),
+        Schedule(warmup=1, rounds=1, calls=1),
     )
     assert [row.error is None for row in rows] == [True, False, False]
     assert "absent.onnx" in rows[1].error
     assert "ended" in rows[2].error
-    with pytest.raises(BuildError, match=r"no engine runs here: absent: .*; wrong size: "):
+    with pytest.raises(BuildError, match=r"no engine runs here: absent.onnx, ort: .*; graph.fp32.onnx, ort: "):
         require_measured(rows[1:])
 
 
@@ -60,9 +67,9 @@ def test_who_is_measured_with_what(tmp_path, monkeypatch):
         (tmp_path / f"graph.{name}.onnx").touch()
     (tmp_path / "engine.sm87.10.3.0.fp16.plan").touch()
     (tmp_path / "plan.json").touch()
-    monkeypatch.setattr("brixel_edge.commands.bench._has_bf16", lambda: True)
+    monkeypatch.setattr("brixel_edge.runtimes.engines._has_bf16", lambda: True)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: SimpleNamespace() if name == "openvino" else None)
-    assert [entry.name for entry in contestants_of_folder(tmp_path, (64, 64))] == [
+    assert [entry.name for entry in engines_of_folder(tmp_path, tiny_spec())] == [
         "graph.bf16.onnx, openvino",
         "graph.fp16.onnx, ort",
         "graph.fp16.onnx, openvino",
@@ -75,16 +82,9 @@ def test_who_is_measured_with_what(tmp_path, monkeypatch):
     ]
 
 
-def test_percentiles_and_throughput_are_those_of_the_calls(monkeypatch):
-    from brixel_edge.runtimes.bench import bench
-
-    class Process:
-        def wait(self, timeout=None):
-            return 0
-
-    entry = bench._Process(Contestant(name="x", path=None, backend="ort", size=(1, 1)), Process())
-    entry.facts, entry.times_ms = {"load_s": 0.5, "peak_bytes": 7}, [float(value) for value in range(1, 101)]
-    row = bench._row(entry)
+def test_percentiles_and_throughput_are_those_of_the_calls():
+    times_ms = [float(value) for value in range(1, 101)]
+    row = row_from_times("x", times_ms, load_s=0.5, peak_bytes=7, device_bytes=None)
     assert (row.p50_ms, row.p99_ms) == (50.5, pytest.approx(99.01))
     assert row.per_s == pytest.approx(1000 / np.mean(np.arange(1, 101)))
     assert (row.load_s, row.peak_bytes, row.calls) == (0.5, 7, 100)

@@ -169,7 +169,7 @@ def test_usage_errors_are_two(arguments, capsys):
 
 
 def test_a_missing_backend_is_three(graph, folder, capsys, monkeypatch):
-    from brixel_edge.runtimes import runtime as base
+    from brixel_edge.runtimes import engines as base
 
     monkeypatch.setattr(base.importlib.util, "find_spec", lambda name: None)
     assert main([graph, "--source", folder, "--headless", "--backend", "openvino"]) == 3

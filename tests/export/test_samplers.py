@@ -59,7 +59,7 @@ def test_materialised_samples_are_outputs_that_hold_the_samples(graphs, mini_ima
 
 @pytest.mark.parametrize("backend", ["ort", "openvino"])
 def test_users_of_a_model_do_not_see_materialised_samples(mini_graph, mini_images, backend):
-    from brixel_edge.runtimes.runtime import open_runtime
+    from brixel_edge.runtimes.engines import open_runtime
 
     if backend == "openvino":
         pytest.importorskip("openvino", reason="openvino is not installed")

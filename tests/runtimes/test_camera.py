@@ -14,8 +14,15 @@ import pytest
 
 from brixel_edge.errors import BackendMissing, SourceError, SpecError
 from brixel_edge.runtimes.sources import camera
-from brixel_edge.runtimes.sources.camera import CameraAddress, CameraSource, parse_camera, without_credentials
-from brixel_edge.runtimes.sources.frames import is_camera_address, is_file_url, open_source
+from brixel_edge.runtimes.sources.camera import (
+    CameraAddress,
+    CameraSource,
+    is_camera_address,
+    parse_camera,
+    without_credentials,
+)
+from brixel_edge.runtimes.sources.opening import open_source
+from brixel_edge.runtimes.sources.video import is_file_url
 
 PICTURE = np.full((12, 16, 3), 90, np.uint8)
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from brixel_edge.errors import BackendMissing, BundleError, SpecError
-from brixel_edge.runtimes import runtime as base
-from brixel_edge.runtimes.runtime import RuntimeSettings, choose_backend, open_runtime
+from brixel_edge.runtimes import engines as base
+from brixel_edge.runtimes.engines import choose_backend, open_runtime
+from brixel_edge.runtimes.runtime import RuntimeSettings
 
 STAND_INS = Path(__file__).parents[1] / "stand_ins"
 BACKENDS = ["ort", "openvino"]

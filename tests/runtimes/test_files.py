@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from brixel_edge.errors import BundleError
-from brixel_edge.runtimes.sources.frames import open_source
 from brixel_edge.runtimes.sources.images import ImageFiles, decode_image, images_from_folder
+from brixel_edge.runtimes.sources.opening import open_source
 
 COLOUR = (30, 60, 200)  # B, G, R
 

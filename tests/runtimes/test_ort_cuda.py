@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 
 from brixel_edge.model.bundle import DEFAULT_MODEL
-from brixel_edge.runtimes import runtime as base
+from brixel_edge.runtimes import engines as base
 from brixel_edge.runtimes.backends import ort
 
 CUDA = "CUDAExecutionProvider"

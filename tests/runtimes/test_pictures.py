@@ -14,10 +14,10 @@ import pytest
 from brixel_edge.errors import BackendMissing, BundleError, SpecError
 from brixel_edge.model.features import FeatureMap
 from brixel_edge.runtimes.pictures import recorder, window
-from brixel_edge.runtimes.pictures.painter import Caption, Painter, colours_on_frame, pane_size
+from brixel_edge.runtimes.pictures.painter import Painter, colours_on_frame, pane_size
 from brixel_edge.runtimes.pictures.recorder import H264Video, OpenCvVideo, PngFolder, check_save_path, open_recorder
 from brixel_edge.runtimes.sources import demo
-from brixel_edge.runtimes.sources.frames import open_source
+from brixel_edge.runtimes.sources.opening import open_source
 
 HAS_AV = importlib.util.find_spec("av") is not None
 
@@ -68,11 +68,11 @@ def test_what_the_graph_did_not_see_is_black_and_bars_are_cut_off():
 
 def test_a_picture_is_the_frame_beside_its_map_over_its_caption():
     frame = np.random.default_rng(1).integers(0, 256, (480, 640, 3), dtype=np.uint8)
-    plain = Painter()(features_of(frame), Caption(facts="model"))
+    plain = Painter()(features_of(frame), "model")
     assert plain.shape == (480 + 24, 1280, 3)
     assert (plain[:480, :640] == frame).all()
     assert plain[:480, 640:].std() > 20
-    noticed = Painter()(features_of(frame), Caption(facts="model", notice="untrained"))
+    noticed = Painter()(features_of(frame), "model", "untrained")
     assert noticed.shape == (480 + 48, 1280, 3)
     strip = noticed[-24:]
     assert (strip != strip[0, 0]).any()  # something is written there
@@ -86,7 +86,7 @@ def test_features_without_their_frame_cannot_be_painted():
         values=features.values, stride_px=(1.0, 1.0), offset_px=(0.0, 0.0), frame_size=(4, 8), t_capture_s=0.0
     )
     with pytest.raises(SpecError, match="do not carry their frame"):
-        Painter()(bare, Caption(facts=""))
+        Painter()(bare, "")
 
 
 def decoded(path):

@@ -1,0 +1,64 @@
+"""Opening a source: one string names a camera, a stream, a file, a folder or the demo.
+
+    0, /dev/video2                   a camera; `0?width=1280&height=720&fps=30&fourcc=MJPG` asks it for a mode
+    rtsp://..., http://..., udp://... a network stream
+    gst:<pipeline> ! appsink          GStreamer, where cv2 is built with it
+    clip.mp4, folder/, 'dir/*.jpg'    files, every frame of them
+    demo:                             a slow pan and zoom over scikit-image's photographs
+
+A live source goes on without us, so its reader keeps only the newest frame; a file waits for us.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from brixel_edge.errors import BundleError
+from brixel_edge.image.reading import IMAGE_SUFFIXES
+from brixel_edge.runtimes.sources.camera import is_camera_address, open_camera
+from brixel_edge.runtimes.sources.demo import DEMO, DemoSource
+from brixel_edge.runtimes.sources.frames import FrameSource
+from brixel_edge.runtimes.sources.images import ImageFiles, images_from_folder, images_from_glob
+from brixel_edge.runtimes.sources.video import VideoFile, is_file_url
+
+_GLOB = re.compile(r"[*?\[]")
+_URL = re.compile(r"^(rtsps?|https?|udp|tcp|rtmps?|srt|rtp)://", re.IGNORECASE)
+
+
+def open_source(text: str, reconnect_s: float = 30.0) -> FrameSource:
+    """Open what a string names.
+
+    Args:
+        text: see the module's head.
+        reconnect_s: for how long a lost camera or stream is tried again before it counts as lost for good [s].
+
+    Raises:
+        SourceError: a camera or stream that does not open.
+        BundleError: a file that is missing or neither video nor image, a folder without images.
+        BackendMissing: `demo:` without scikit-image, `gst:` without GStreamer in cv2.
+        SpecError: a camera mode that cannot be read.
+    """
+    if text == DEMO:
+        return DemoSource()
+    if text.startswith("gst:") or is_camera_address(text) or (_URL.match(text) and not is_file_url(text)):
+        return open_camera(text, reconnect_s)
+    if _URL.match(text):
+        return VideoFile(text)
+    return _open_files(text)
+
+
+def _open_files(text: str) -> FrameSource:
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return ImageFiles(images_from_folder(path), str(path))
+    if path.is_file():
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            return ImageFiles([path], str(path))
+        return VideoFile(str(path))
+    if _GLOB.search(text):
+        return ImageFiles(images_from_glob(text), text)
+    raise BundleError(
+        f"source {text!r} is not there; give a video file, a folder or glob of images, a camera (0, /dev/video0), "
+        "a URL (rtsp://...) or demo:"
+    )

@@ -1,0 +1,287 @@
+"""The parity gate again, on this device, on the engines of a model directory, without PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brixel_edge.errors import BackendMissing, BrixelError, BundleError, ParityError
+from brixel_edge.image.fit import fit_frame
+from brixel_edge.model.bundle import Bundle, graph_name, open_bundle
+from brixel_edge.model.spec import UNTRAINED_NOTICE
+from brixel_edge.proof.parity import GATES, ParityReport, cell_cosines, compare
+from brixel_edge.proof.proof import PROOF_NAME, load_proof
+from brixel_edge.runtimes.engines import Engine, engines_of_folder, open_runtime
+from brixel_edge.runtimes.pictures.difference import Comparison, write_difference_map
+from brixel_edge.runtimes.runtime import RuntimeSettings
+from brixel_edge.runtimes.sources.opening import open_source
+
+_NAME_WIDTH = 43
+
+
+@dataclass(frozen=True, kw_only=True)
+class References:
+    """What engines are compared with.
+
+    Attributes:
+        names: of the images.
+        images: (1, H, W, 3) uint8 each.
+        features: (1, D, h, w) each.
+        step: the features are those of every `step`-th cell.
+        source: where they come from, for people.
+    """
+
+    names: Sequence[str]
+    images: Sequence[NDArray[np.uint8]] = field(repr=False)
+    features: Sequence[NDArray[np.floating]] = field(repr=False)
+    step: int
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Of one engine.
+
+    Attributes:
+        engine: file and backend.
+        precision: whose gate it must pass.
+        parity: None if it did not run.
+        reason: why it did not run, or which gate it missed; None if it passed.
+        candidates: its features at the cells of the references.
+    """
+
+    engine: str
+    precision: str
+    parity: ParityReport | None
+    reason: str | None
+    candidates: Sequence[NDArray[np.floating]] = field(default=(), repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "engine": self.engine,
+            "precision": self.precision,
+            "passed": self.reason is None,
+            "reason": self.reason,
+            "parity": self.parity.to_json() if self.parity else None,
+        }
+
+    def line(self, width: int) -> str:
+        """Of the table, after a column of `width` letters."""
+        if self.parity is None:
+            return f"{self.engine:<{width}}  not run: {self.reason}"
+        parity, state = self.parity, "passed" if self.reason is None else "FAILED"
+        return (
+            f"{self.engine:<{width}}{parity.cosine_mean:>10.6f}{parity.cosine_p01:>11.6f}"
+            f"{parity.centred_mean:>10.6f}{parity.frobenius:>10.1e}  {state}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyReport:
+    """What verifying a model directory came to.
+
+    Attributes:
+        root: the directory.
+        references: what its engines were compared with.
+        verdicts: one an engine.
+        picture: the difference map that was written; None if no engine ran.
+    """
+
+    root: Path
+    references: References
+    verdicts: tuple[Verdict, ...]
+    picture: Path | None
+
+    @property
+    def failed(self) -> list[Verdict]:
+        """Of the engines that ran and differ."""
+        return [verdict for verdict in self.verdicts if verdict.parity is not None and verdict.reason is not None]
+
+    def check(self) -> None:
+        """Pass, or say what is wrong.
+
+        Raises:
+            BackendMissing: no engine ran.
+            ParityError: one differs.
+        """
+        if all(verdict.parity is None for verdict in self.verdicts):
+            raise BackendMissing(f"no engine of {self.root} runs here: {self.verdicts[0].reason}")
+        if self.failed:
+            first = self.failed[0]
+            raise ParityError(
+                f"{first.engine} {first.reason}; see {self.picture}, and export the model again on this device"
+            )
+
+    @property
+    def _cells(self) -> str:
+        step = self.references.step
+        return f"every {step}. of each row and column" if step > 1 else "all"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "model": self.root.name,
+            "reference": self.references.source,
+            "images": list(self.references.names),
+            "cells": self._cells,
+            "engines": [verdict.to_json() for verdict in self.verdicts],
+            "map": str(self.picture or ""),
+        }
+
+    def table(self) -> str:
+        """For people."""
+        width = max([_NAME_WIDTH, *(len(verdict.engine) for verdict in self.verdicts)]) + 1
+        return "\n".join(
+            [
+                f"{self.root.name} against {self.references.source} (cells: {self._cells})",
+                f"{'engine':<{width}}{'mean':>10}{'worst 1 %':>11}{'centred':>10}{'error':>10}",
+                *(verdict.line(width) for verdict in self.verdicts),
+                f"difference map: {self.picture or ''}",
+            ]
+        )
+
+
+def verify(
+    root: Path, *, picture: Path, images: Path | None = None, engine: str | None = None, threads: int | None = None
+) -> VerifyReport:
+    """Run the gate on every engine that runs here, and paint where they differ.
+
+    Args:
+        root: model directory.
+        picture: difference map to write.
+        images: what to compare on instead of the proof's photographs; None takes those.
+        engine: only this one, by its name for `brixel-export --engine`.
+        threads: of CPU backends.
+
+    Raises:
+        BundleError: no whole model directory, or not the engine that was asked for.
+        BrixelError: why the engine that was asked for does not run.
+        ParityError: the graph that is to be the reference for `images` differs.
+        SpecError: the picture cannot be written.
+    """
+    bundle = open_bundle(root)
+    for name in bundle.manifest["files"]:
+        bundle.file(name)
+    engines = _chosen(bundle, engine, threads)
+    references = _references(bundle, images, threads)
+    verdicts = tuple(_verdict(entry, references, is_asked_for=engine is not None) for entry in engines)
+    has_run = any(verdict.parity is not None for verdict in verdicts)
+    if has_run:
+        _write_map(picture, references, verdicts, bundle)
+    return VerifyReport(root=root, references=references, verdicts=verdicts, picture=picture if has_run else None)
+
+
+def _chosen(bundle: Bundle, option: str | None, threads: int | None) -> list[Engine]:
+    every = [
+        engine
+        for engine in engines_of_folder(bundle.root, bundle.spec, threads)
+        if engine.openvino_precision == "f32" and engine.path.name in bundle.manifest["files"]
+    ]
+    found = [engine for engine in every if option in (None, engine.option)]
+    if not found:
+        there = ", ".join(sorted({engine.option for engine in every}))
+        raise BundleError(
+            f"{bundle.root} has no {option} that runs here; it has {there}, or export with --engine {option}"
+        )
+    return found
+
+
+def _references(bundle: Bundle, images: Path | None, threads: int | None) -> References:
+    if PROOF_NAME not in bundle.manifest["files"]:
+        raise BundleError(
+            f"{bundle.root} has no {PROOF_NAME}, its export is of an earlier release; export the model again"
+        )
+    proof = load_proof(bundle.file(PROOF_NAME))
+    stored = References(
+        names=proof.names,
+        images=[image[None] for image in proof.images],
+        features=[features[None] for features in proof.features],
+        step=proof.step,
+        source=f"PyTorch at the export, on {len(proof.names)} photographs, kept in {proof.features.dtype}",
+    )
+    if images is None:
+        return stored
+    size = (bundle.spec.image.height, bundle.spec.image.width)
+    graph = Engine(path=bundle.file(graph_name("fp32")), backend="ort", size=size, threads=threads)
+    verdict = _verdict(graph, stored, is_asked_for=True)
+    if verdict.reason is not None:
+        raise ParityError(f"{verdict.engine}, the reference for --images, {verdict.reason}; export the model again")
+    names, pixels = _loaded(images, bundle)
+    return References(
+        names=names,
+        images=pixels,
+        features=_features(graph, pixels),
+        step=1,
+        source=f"{graph.name} on this device, on {len(names)} images, after it passed on the proof",
+    )
+
+
+def _loaded(images: Path, bundle: Bundle) -> tuple[list[str], list[NDArray[np.uint8]]]:
+    names, pixels = [], []
+    with closing(open_source(str(images))) as source:
+        while (frame := source.read()) is not None:
+            names.append(frame.name or f"frame {frame.index}")
+            pixels.append(fit_frame(frame.image, bundle.spec.image).image)
+    return names, pixels
+
+
+def _features(engine: Engine, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.floating]]:
+    # This is the gate: an engine that would be refused at its first load is to be shown with its figures.
+    settings = RuntimeSettings(threads=engine.threads, is_proven_first=False)
+    with closing(open_runtime(engine.path, engine.backend, settings)) as runtime:
+        return [runtime.infer(image)["features"] for image in images]
+
+
+def _verdict(engine: Engine, references: References, *, is_asked_for: bool) -> Verdict:
+    """Run one engine and compare; one that cannot run here is an error only if it was asked for."""
+    try:
+        whole = _features(engine, references.images)
+    except BrixelError as error:
+        if is_asked_for:
+            raise
+        return Verdict(engine=engine.name, precision=engine.precision, parity=None, reason=str(error))
+    step = references.step
+    candidates = [features[:, :, ::step, ::step] for features in whole]
+    parity = compare(list(references.features), candidates)
+    missed = None if parity.passes(GATES[engine.precision]) else f"misses the {engine.precision} gate: "
+    return Verdict(
+        engine=engine.name,
+        precision=engine.precision,
+        parity=parity,
+        reason=missed and missed + _figures(parity),
+        candidates=candidates,
+    )
+
+
+def _figures(parity: ParityReport) -> str:
+    if not parity.finite:
+        return "NaN or Inf"
+    cosines = f"cosine mean {parity.cosine_mean:.6f}, worst 1 % {parity.cosine_p01:.6f}"
+    return f"{cosines}, relative error {parity.frobenius:.1e}"
+
+
+def _write_map(path: Path, references: References, verdicts: Sequence[Verdict], bundle: Bundle) -> None:
+    """The difference map: for every engine the image on which it is worst."""
+    rows = []
+    for verdict in verdicts:
+        if verdict.parity is None:
+            continue
+        pairs = list(zip(references.features, verdict.candidates, strict=True))
+        worst = int(np.argmin([np.nan_to_num(cell_cosines(*pair)).mean() for pair in pairs]))
+        pixels = references.images[worst][0]
+        image = pixels if bundle.spec.image.channels == "BGR" else pixels[..., ::-1]
+        state = "passed" if verdict.reason is None else "FAILED"
+        label = f"{verdict.engine}: {state}, {_figures(verdict.parity)} ({references.names[worst]})"
+        reference, candidate = pairs[worst]
+        rows.append(
+            Comparison(label=label, image_bgr=np.ascontiguousarray(image), reference=reference, candidate=candidate)
+        )
+    notice = None if bundle.spec.trained else UNTRAINED_NOTICE
+    write_difference_map(path, rows, notice)
