@@ -20,16 +20,25 @@ from brixel_edge.errors import BuildError, ParityError
 from brixel_edge.export.graph.judges import Backend, default_backends
 from brixel_edge.export.half.islands import Half
 from brixel_edge.export.ladder import (
-    Attempt,
     NoPlanBuiltError,
     NoPlanPassedError,
-    Plan,
     first_that_passes,
     plans_for,
 )
 from brixel_edge.export.workshop import EngineMaker, Product, Progress, ProofImages, Trace, Workshop, samples_of
 from brixel_edge.machine.files import sha256_of
-from brixel_edge.model.bundle import staged_directory, write_failure, write_manifest
+from brixel_edge.model.bundle import staged_directory, write_failure, write_receipt
+from brixel_edge.model.receipt import Receipt
+from brixel_edge.model.receipt_sections import (
+    Attempt,
+    Failure,
+    Lowering,
+    Measured,
+    Requested,
+    Wanted,
+    WeightFile,
+    Weights,
+)
 from brixel_edge.model.spec import ModelSpec, Precision
 from brixel_edge.network.deformable import SamplerKind
 from brixel_edge.network.student import Student
@@ -64,12 +73,13 @@ class WeightSources:
     backbone: Path | None = None
     adapter: Path | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """File names (not folders) and their sha256."""
-        return {
-            kind: {"file": path.name, "sha256": sha256_of(path)} if path else None
-            for kind, path in (("backbone", self.backbone), ("adapter", self.adapter))
-        }
+    def hashed(self) -> Weights:
+        """For the receipt."""
+        backbone, adapter = (
+            WeightFile(file=path.name, sha256=sha256_of(path)) if path else None
+            for path in (self.backbone, self.adapter)
+        )
+        return Weights(backbone=backbone, adapter=adapter)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +161,7 @@ def bundle_from_student(
     sources: WeightSources,
     ordered: Ordered | None = None,
     progress: Progress = lambda _: None,
-) -> dict[str, Any]:
+) -> Receipt:
     """Write `out`, a model directory whose files are proven equal to PyTorch.
 
     Args:
@@ -194,9 +204,9 @@ def bundle_from_student(
                 plans, workshop.carry_out, on_failure=lambda plan, error: progress(f"gave up {plan}: {error}")
             )
             stage = _staged(folder, workshop, product)
-            stage.sections["attempts"] = [attempt.to_json() for attempt in attempts]
+            stage.sections["attempts"] = tuple(attempts)
             stage.sections["requested"] = _requested(ordered, plans, product.plan)
-            stage.sections["weights"] = sources.to_json()
+            stage.sections["weights"] = sources.hashed()
             stage.sections["tools"] = tool_versions()
             for finish in ordered.finish:
                 finish(stage)
@@ -206,11 +216,12 @@ def bundle_from_student(
         except (BuildError, ParityError) as error:  # of what finishes the directory
             _leave_report(out, spec, ordered, attempts, str(error))
             raise
-        stage.sections.setdefault("measured", {}).update(_times(workshop, time.perf_counter() - start_s))
-        return write_manifest(folder, spec, stage.sections)
+        times = _times(workshop, time.perf_counter() - start_s)
+        measured = Measured(**stage.sections.pop("measured", {}), **times)
+        return write_receipt(folder, Receipt(spec=spec, **stage.sections, measured=measured))
 
 
-def _plans(student: Student, ordered: Ordered) -> list[Plan]:
+def _plans(student: Student, ordered: Ordered) -> list[Lowering]:
     """A model without deformable sampling has one lowering of it."""
     end = None if samples_of(student) else 1
     return plans_for(ordered.precision, ordered.samplers[:end], bf16_samplers=ordered.bf16_samplers[:end])
@@ -229,25 +240,21 @@ def _staged(folder: Path, workshop: Workshop, product: Product) -> Stage:
     return stage
 
 
-def _requested(ordered: Ordered, plans: Sequence[Plan], made: Plan) -> dict[str, Any]:
-    return {
-        "engine": ordered.engine,
-        "precision": ordered.precision,
-        "samplers": list(ordered.samplers),
-        "made": made.to_json(),
-        "is_first_choice": made == plans[0],
-    }
+def _requested(ordered: Ordered, plans: Sequence[Lowering], made: Lowering) -> Requested:
+    return Requested(
+        engine=ordered.engine,
+        precision=ordered.precision,
+        samplers=tuple(ordered.samplers),
+        made=made,
+        is_first_choice=made == plans[0],
+    )
 
 
 def _leave_report(out: Path, spec: ModelSpec, ordered: Ordered, attempts: Sequence[Attempt], error: str) -> None:
-    record = {
-        "error": error,
-        "requested": {"engine": ordered.engine, "precision": ordered.precision, "samplers": list(ordered.samplers)},
-        "spec": spec.to_json(),
-        "attempts": [attempt.to_json() for attempt in attempts],
-        "tools": tool_versions(),
-    }
-    write_failure(out, record)
+    wanted = Wanted(engine=ordered.engine, precision=ordered.precision, samplers=tuple(ordered.samplers))
+    write_failure(
+        out, Failure(error=error, requested=wanted, spec=spec, attempts=tuple(attempts), tools=tool_versions())
+    )
 
 
 def _times(workshop: Workshop, total_s: float) -> dict[str, Any]:

@@ -16,69 +16,25 @@ plan is carried out.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from brixel_edge.errors import BuildError, ParityError, SpecError
-from brixel_edge.export.half.islands import Level
-from brixel_edge.model.spec import Precision
-from brixel_edge.network.deformable import SamplerKind
+from brixel_edge.model.receipt_sections import Attempt, IslandLevel, Lowering, Parity
+from brixel_edge.model.spec import Precision, SamplerKind
 
 T = TypeVar("T")
 
-LADDER: dict[Precision, tuple[tuple[Precision, Level | None], ...]] = {
+LADDER: dict[Precision, tuple[tuple[Precision, IslandLevel | None], ...]] = {
     "fp32": (("fp32", None),),
     "fp16": (("fp16", "measured"), ("fp16", "wide"), ("bf16", "measured"), ("fp32", None)),
     "bf16": (("bf16", "measured"), ("bf16", "wide"), ("fp32", None)),
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """One way to compute the features.
-
-    Attributes:
-        precision: of everything outside the islands.
-        sampler: lowering of deformable sampling.
-        islands: how many nodes of a half-precision graph stay in fp32; None for fp32.
-    """
-
-    precision: Precision
-    sampler: SamplerKind
-    islands: Level | None = None
-
-    def __str__(self) -> str:
-        wide = " with wide islands" if self.islands == "wide" else ""
-        return f"{self.precision}{wide}, {self.sampler}"
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {"precision": self.precision, "sampler": self.sampler, "islands": self.islands}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Attempt:
-    """What came of a plan.
-
-    Attributes:
-        plan: that was tried.
-        error: why it was given up; None for the one that passed.
-        figures: parity by backend, as far as it was measured.
-    """
-
-    plan: Plan
-    error: str | None
-    figures: dict[str, Any]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {**self.plan.to_json(), "passed": self.error is None, "error": self.error, "parity": self.figures}
-
-
 class GateMissedError(ParityError):
     """A plan whose artefact missed its gate; carries what was measured."""
 
-    def __init__(self, message: str, figures: dict[str, Any]) -> None:
+    def __init__(self, message: str, figures: dict[str, Parity]) -> None:
         super().__init__(message)
         self.figures = figures
 
@@ -101,7 +57,7 @@ class NoPlanPassedError(ParityError):
 
 def plans_for(
     precision: Precision, samplers: Sequence[SamplerKind], *, bf16_samplers: Sequence[SamplerKind]
-) -> list[Plan]:
+) -> list[Lowering]:
     """All plans for a wanted precision, in the order in which they are tried.
 
     Args:
@@ -115,17 +71,17 @@ def plans_for(
     if precision not in LADDER:
         raise SpecError(f"no plans for {precision!r}; there are some for {', '.join(LADDER)}")
     return [
-        Plan(precision=step, sampler=sampler, islands=islands)
+        Lowering(precision=step, sampler=sampler, islands=islands)
         for step, islands in LADDER[precision]
         for sampler in (bf16_samplers if step == "bf16" else samplers)
     ]
 
 
 def first_that_passes(
-    plans: Sequence[Plan],
-    carry_out: Callable[[Plan], tuple[T, dict[str, Any]]],
+    plans: Sequence[Lowering],
+    carry_out: Callable[[Lowering], tuple[T, dict[str, Parity]]],
     *,
-    on_failure: Callable[[Plan, str], None] = lambda plan, error: None,
+    on_failure: Callable[[Lowering, str], None] = lambda plan, error: None,
 ) -> tuple[T, list[Attempt]]:
     """Carry plans out in order until one passes.
 
@@ -147,13 +103,24 @@ def first_that_passes(
             result, figures = carry_out(plan)
         except (BuildError, ParityError) as error:
             measured = error.figures if isinstance(error, GateMissedError) else {}
-            attempts.append(Attempt(plan=plan, error=str(error), figures=measured))
+            attempts.append(_attempt(plan, str(error), measured))
             on_failure(plan, str(error))
         else:
-            attempts.append(Attempt(plan=plan, error=None, figures=figures))
+            attempts.append(_attempt(plan, None, figures))
             return result, attempts
     last = attempts[-1].error
-    tried = f"none of {len(attempts)} plans passed; the last, {attempts[-1].plan}: {last}"
-    if any(attempt.figures for attempt in attempts):
+    tried = f"none of {len(attempts)} plans passed; the last, {attempts[-1]}: {last}"
+    if any(attempt.parity for attempt in attempts):
         raise NoPlanPassedError(tried if len(attempts) > 1 else str(last), attempts)
     raise NoPlanBuiltError(tried if len(attempts) > 1 else str(last), attempts)
+
+
+def _attempt(plan: Lowering, error: str | None, parity: dict[str, Parity]) -> Attempt:
+    return Attempt(
+        precision=plan.precision,
+        sampler=plan.sampler,
+        islands=plan.islands,
+        passed=error is None,
+        error=error,
+        parity=parity,
+    )

@@ -25,12 +25,15 @@ from brixel_edge.export.graph.fuse import FusedModel
 from brixel_edge.export.graph.judges import Backend, Features, default_backends
 from brixel_edge.export.graph.reference import reference_features
 from brixel_edge.export.graph.to_onnx import onnx_from_model
-from brixel_edge.export.half.islands import Half, Island, Level, find_islands
+from brixel_edge.export.half.islands import Half, Island, find_islands
 from brixel_edge.export.half.ranges import TensorRange, measure_ranges
 from brixel_edge.export.half.to_half import half_from_float
-from brixel_edge.export.ladder import GateMissedError, Plan
+from brixel_edge.export.ladder import GateMissedError
 from brixel_edge.model.bundle import graph_name
+from brixel_edge.model.engine_file import EngineReport
 from brixel_edge.model.graph_facts import graph_facts
+from brixel_edge.model.json_form import fields_from_json
+from brixel_edge.model.receipt_sections import EngineCost, EngineRecord, IslandLevel, Islands, Lowering, Parity
 from brixel_edge.model.spec import ModelSpec, Precision
 from brixel_edge.network.deformable import DeformableAttention, SamplerKind
 from brixel_edge.network.student import Student
@@ -44,10 +47,8 @@ Trace = Callable[[SamplerKind, Path], None]
 class EngineMaker(Protocol):
     """Compiles a proven graph for a device, and runs the result if this machine can."""
 
-    def make(self, graph: Path, precision: Precision, out: Path) -> tuple[Path, dict[str, Any]]:
-        """Build; gives the engine's file in `out` and what the receipt says of it.
-
-        What differs from build to build stands under `measured`.
+    def make(self, graph: Path, precision: Precision, out: Path) -> tuple[Path, EngineReport]:
+        """Build; gives the engine's file in `out` and its report.
 
         Raises:
             BuildError: the compiler refused.
@@ -76,7 +77,7 @@ class ProofImages:
 class Product:
     """What a plan gave: files in the workshop's folder, and what the receipt says of each."""
 
-    plan: Plan
+    plan: Lowering
     files: tuple[Path, ...]
     facts: dict[str, dict[str, Any]]
 
@@ -112,8 +113,8 @@ class Workshop:
     progress: Progress = lambda line: None
     trace: Trace | None = None
     seconds: dict[str, float] = field(default_factory=dict)
-    made: Plan | None = None
-    measured: dict[str, dict[str, Any]] = field(default_factory=dict)
+    made: Lowering | None = None
+    measured: dict[str, EngineCost] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._floats: dict[SamplerKind, Product | BrixelError] = {}
@@ -125,7 +126,7 @@ class Workshop:
         with self._timed("reference"):
             return reference_features(self.student, self.spec, self.proof.pixels)
 
-    def carry_out(self, plan: Plan) -> tuple[Product, dict[str, Any]]:
+    def carry_out(self, plan: Lowering) -> tuple[Product, dict[str, Parity]]:
         """Make what a plan says and prove it.
 
         Returns:
@@ -163,13 +164,15 @@ class Workshop:
         with self._timed("trace"):
             (self.trace or self._trace)(sampler, path)
         facts = self.proven_facts(path, "fp32", self.backends("fp32"), sampler)
-        return Product(plan=Plan(precision="fp32", sampler=sampler), files=(path,), facts={path.name: facts})
+        return Product(
+            plan=Lowering(precision="fp32", sampler=sampler, islands=None), files=(path,), facts={path.name: facts}
+        )
 
     def _trace(self, sampler: SamplerKind, out: Path) -> None:
         model = FusedModel(self.student, self.spec, sampler).eval()
         onnx_from_model(model, self.spec, out, has_samples=sampler == "materialised")
 
-    def _half(self, plan: Plan, source: Product) -> Product:
+    def _half(self, plan: Lowering, source: Product) -> Product:
         """The proven half-precision graph, beside the fp32 one that it is made from."""
         precision: Half = "bf16" if plan.precision == "bf16" else "fp16"
         model = onnx.shape_inference.infer_shapes(onnx.load(str(source.files[0])))
@@ -192,7 +195,7 @@ class Workshop:
         with self._timed("ranges"):
             return measure_ranges(model, _shown(self.ranging.pixels, "ranges"))
 
-    def _engine(self, plan: Plan, source: Product, engines: EngineMaker) -> Product:
+    def _engine(self, plan: Lowering, source: Product, engines: EngineMaker) -> Product:
         """The engine of the plan's graph, beside the graphs."""
         files, facts = self.engine_facts(source.files[-1], plan.precision, engines)
         return Product(plan=plan, files=(*source.files, *files), facts={**source.facts, **facts})
@@ -212,15 +215,19 @@ class Workshop:
         self.progress(f"building the engine of {graph.name}")
         before = set(graph.parent.iterdir())
         with self._timed("engine"):
-            engine, record = engines.make(graph, precision, graph.parent)
+            engine, report = engines.make(graph, precision, graph.parent)
         candidates = engines.features(engine, self.proof.pixels)
-        self.measured[engine.name] = record.pop("measured", {})
-        facts: dict[str, Any] = {"engine": {**record, "proven": candidates is not None}}
+        self.measured[engine.name] = EngineCost(build_s=report.build_s, peak_host_bytes=report.peak_host_bytes)
+        backend = f"{report.identity.kind} {report.identity.version}"
+        record = EngineRecord(
+            backend=backend, graph=graph.name, report=report.without_measured(), proven=candidates is not None
+        )
+        facts: dict[str, Any] = {"engine": record}
         if candidates is not None:
-            facts["parity"] = self._compared(engine, precision, {record["backend"]: candidates})
+            facts["parity"] = self._compared(engine, precision, {backend: candidates})
         return tuple(sorted(set(graph.parent.iterdir()) - before)), {engine.name: facts}
 
-    def type_surroundings(self, graph: Path, plan: Plan) -> dict[str, Any]:
+    def type_surroundings(self, graph: Path, plan: Lowering) -> Islands:
         """Give what an INT8 graph leaves in fp32 the types of a plan that has passed, in place.
 
         TensorRT computes a tensor in the type that the graph gives it: INT8 among fp32 would be slower than fp16.
@@ -250,10 +257,10 @@ class Workshop:
         """
         model = onnx.shape_inference.infer_shapes(onnx.load(str(path)))
         census = assert_census(model, precision)
-        facts = {"sampler": sampler, "census": census.to_json(), "precisions": graph_facts(path).operator_types}
+        facts = {"sampler": sampler, "census": census, "precisions": graph_facts(path).operator_types}
         return {**facts, "parity": self._proven(path, precision, backends)}
 
-    def _proven(self, path: Path, precision: Precision, backends: Sequence[Backend]) -> dict[str, Any]:
+    def _proven(self, path: Path, precision: Precision, backends: Sequence[Backend]) -> Parity:
         """Run a graph on every backend and compare; the first decides what stands at the record's top.
 
         Raises:
@@ -264,10 +271,11 @@ class Workshop:
             results = {backend.name: backend.features(path, self.proof.pixels) for backend in backends}
         return self._compared(path, precision, results)
 
-    def _compared(self, path: Path, precision: Precision, results: dict[str, Features]) -> dict[str, Any]:
+    def _compared(self, path: Path, precision: Precision, results: dict[str, Features]) -> Parity:
         reports = {name: compare(self.references, features) for name, features in results.items()}
-        records = [{"backend": name, **report.to_json()} for name, report in reports.items()]
-        record = {**records[0], "photographs": list(self.proof.names), "gate": precision, "also": records[1:]}
+        figures = [{"backend": name, **report.to_json()} for name, report in reports.items()]
+        others = {"photographs": list(self.proof.names), "gate": precision, "also": figures[1:]}
+        record = fields_from_json(Parity, {**figures[0], **others})
         for name, report in reports.items():
             try:
                 check_gate(report, precision, f"{path.name} ({name})")
@@ -289,12 +297,12 @@ def samples_of(student: Student) -> int:
     return sum(isinstance(module, DeformableAttention) for module in student.modules())
 
 
-def islands_record(islands: Sequence[Island], level: Level, photographs: Sequence[str]) -> dict[str, Any]:
+def islands_record(islands: Sequence[Island], level: IslandLevel, photographs: Sequence[str]) -> Islands:
     """Islands for the receipt: by reason, every node with the largest magnitude that it was seen to handle."""
     reasons: dict[str, dict[str, float]] = {}
     for island in islands:
         reasons.setdefault(island.reason, {})[f"{island.op} {island.node}"] = island.max_abs
-    return {"level": level, "photographs": list(photographs), "nodes": len(islands), "reasons": reasons}
+    return Islands(level=level, photographs=tuple(photographs), nodes=len(islands), reasons=reasons)
 
 
 def _shown(images: Images, what: str) -> Iterable[NDArray[np.uint8]]:

@@ -167,7 +167,7 @@ def verify(
         SpecError: the picture cannot be written.
     """
     bundle = open_bundle(root)
-    for name in bundle.manifest["files"]:
+    for name in bundle.receipt.files:
         bundle.file(name)
     engines = _chosen(bundle, engine, threads)
     references = _references(bundle, images, threads)
@@ -182,7 +182,7 @@ def _chosen(bundle: Bundle, option: str | None, threads: int | None) -> list[Eng
     every = [
         engine
         for engine in engines_of_folder(bundle.root, bundle.spec, threads)
-        if engine.openvino_precision == "f32" and engine.path.name in bundle.manifest["files"]
+        if engine.openvino_precision == "f32" and engine.path.name in bundle.receipt.files
     ]
     found = [engine for engine in every if option in (None, engine.option)]
     if not found:
@@ -194,7 +194,7 @@ def _chosen(bundle: Bundle, option: str | None, threads: int | None) -> list[Eng
 
 
 def _references(bundle: Bundle, images: Path | None, threads: int | None) -> References:
-    if PROOF_NAME not in bundle.manifest["files"]:
+    if PROOF_NAME not in bundle.receipt.files:
         raise BundleError(
             f"{bundle.root} has no {PROOF_NAME}, its export is of an earlier release; export the model again"
         )

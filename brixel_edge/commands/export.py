@@ -16,6 +16,7 @@ from brixel_edge.model.spec import UNTRAINED_NOTICE, parse_size
 
 if TYPE_CHECKING:
     from brixel_edge.export.engine.settings import EngineSettings
+    from brixel_edge.model.receipt import Receipt
     from brixel_edge.network.conv_adapter import ConvSettings
 
 PROGRAM = "brixel-export"
@@ -298,35 +299,32 @@ def _engine_settings(arguments: argparse.Namespace) -> EngineSettings:
     )
 
 
-def summary(receipt: dict[str, Any], out: Path) -> str:
+def summary(receipt: Receipt, out: Path) -> str:
     """The receipt for people."""
-    spec, lines = receipt["spec"], [f"wrote {out}"]
-    image = spec["image"]
-    lines.append(
-        f"  {image['height']}x{image['width']} {image['channels']} uint8 -> features "
-        f"(1, {spec['dim']}, {spec['grid'][0]}, {spec['grid'][1]})"
-    )
-    if not spec["trained"]:
+    spec, requested = receipt.spec, receipt.requested
+    lines = [
+        f"wrote {out}",
+        f"  {spec.image.height}x{spec.image.width} {spec.image.channels} uint8 -> features "
+        f"(1, {spec.dim}, {spec.grid[0]}, {spec.grid[1]})",
+    ]
+    if not spec.trained:
         lines.append(f"  {UNTRAINED_NOTICE}")
-    if not receipt["requested"]["is_first_choice"]:
-        made = receipt["requested"]["made"]
-        failed = sum(not attempt["passed"] for attempt in receipt["attempts"])
+    if not requested.is_first_choice:
+        failed = sum(not attempt.passed for attempt in receipt.attempts)
+        made = requested.made
         lines.append(
-            f"  not the first choice: {made['precision']} by {made['sampler']}, after {failed} plans that failed "
+            f"  not the first choice: {made.precision} by {made.sampler}, after {failed} plans that failed "
             "(attempts in model.json)"
         )
-    for name, parity in receipt["parity"].items():
-        lines.append(
-            f"  {name}  {receipt['files'][name]['bytes'] / 1e6:.1f} MB  cosine mean {parity['cosine_mean']:.6f}, "
-            f"worst 1 % {parity['cosine_p01']:.6f}, relative error {parity['frobenius']:.1e} "
-            f"({parity['images']} photographs, {parity['backend']})"
-        )
-    for name, engine in receipt["engines"].items():
-        if not engine["proven"]:
-            size = receipt["files"][name]["bytes"] / 1e6
+    for name, parity in receipt.parity.items():
+        size = receipt.files[name].bytes / 1e6
+        lines.append(f"  {name}  {size:.1f} MB  {parity.line} ({parity.images} photographs, {parity.backend})")
+    for name, engine in receipt.engines.items():
+        if not engine.proven:
+            size = receipt.files[name].bytes / 1e6
             lines.append(
                 f"  {name}  {size:.1f} MB  NOT PROVEN: this machine cannot run it; the graph that it was built from is "
-                f"proven, and brixel-verify {out} --engine {receipt['requested']['engine']} proves it on the device"
+                f"proven, and brixel-verify {out} --engine {requested.engine} proves it on the device"
             )
     return "\n".join(lines)
 
@@ -338,7 +336,7 @@ def main(argv: list[str] | None = None) -> int:
         request = request_from_arguments(arguments)
         from brixel_edge.commands.export_run import export
 
-        receipts = [({"out": str(out), **receipt}, summary(receipt, out)) for out, receipt in export(request)]
+        receipts = [({"out": str(out), **receipt.to_json()}, summary(receipt, out)) for out, receipt in export(request)]
         texts = "\n".join(text for _, text in receipts)
         if arguments.sizes:
             return {"models": [record for record, _ in receipts]}, texts

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from brixel_edge.errors import BackendMissing
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from brixel_edge.export.engine.settings import EngineSettings
     from brixel_edge.machine.tensorrt import EngineKind
+    from brixel_edge.model.engine_file import EngineReport
     from brixel_edge.model.spec import ModelSpec, Precision
 
 
@@ -40,7 +41,7 @@ class TensorRtMaker:
         if self.earlier is not None:
             self._learn(self.earlier)
 
-    def make(self, graph: Path, precision: Precision, out: Path) -> tuple[Path, dict[str, Any]]:
+    def make(self, graph: Path, precision: Precision, out: Path) -> tuple[Path, EngineReport]:
         """See `brixel_edge.export.workshop.EngineMaker.make`."""
         from brixel_edge.export.engine.to_engine import engine_from_onnx
 
@@ -53,9 +54,7 @@ class TensorRtMaker:
             )
         finally:
             self._learn(out)
-        report = {key: value for key, value in built.report.to_json().items() if key not in built.report.measured}
-        record = {"backend": f"{self.kind} {built.report.identity.version}", "graph": graph.name, **report}
-        return built.plan, {**record, "measured": built.report.measured}
+        return built.plan, built.report
 
     def _learn(self, folder: Path) -> None:
         self.caches.update({path.name: path.read_bytes() for path in folder.glob("timing.*.cache")})

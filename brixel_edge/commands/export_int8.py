@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from brixel_edge.errors import BuildError
 from brixel_edge.model.bundle import graph_name
+from brixel_edge.model.json_form import fields_from_json
+from brixel_edge.model.receipt_sections import Int8, Int8Cost, Int8Speed
 
 if TYPE_CHECKING:
     from brixel_edge.calib.frames import Frame
@@ -50,8 +52,10 @@ class Int8Finish:
         targets = self._targets()
         stage.workshop.progress(f"quantising for {', '.join(targets)}")
         record = self._dynamic(stage.folder) if self.frames is None else self._static(stage.folder, targets)
-        stage.sections["int8"] = {key: value for key, value in record.items() if key not in _MEASURED}
-        stage.sections.setdefault("measured", {})["int8"] = {key: record[key] for key in _MEASURED if key in record}
+        kept = {key: value for key, value in record.items() if key not in _MEASURED}
+        stage.sections["int8"] = fields_from_json(Int8, kept, "int8")
+        measured = stage.sections.setdefault("measured", {})
+        measured["int8"] = Int8Cost(**{key: record[key] for key in _MEASURED if key in record})
         for target in targets:
             self._prove(stage, target)
         verdict = self._judge(stage)
@@ -92,7 +96,7 @@ class Int8Finish:
         if self.engines is not None:
             stage.add_engine(self.engines, name, "int8")
 
-    def _judge(self, stage: Stage) -> dict[str, Any]:
+    def _judge(self, stage: Stage) -> Int8Speed:
         """Whether it is worth it, by calls taken in turn with the float engines' on this machine."""
         from brixel_edge.calib.choice.speed import speed_verdict
         from brixel_edge.runtimes.bench.bench import measure, require_measured
@@ -110,7 +114,7 @@ class Int8Finish:
         verdict = speed_verdict(min(integer.values()), floating, min_speedup=self.min_speedup)
         if not verdict.accepted:
             raise BuildError(f"{verdict.message}, or --min-speedup 0 to keep it")
-        return {"int8_ms": integer, "float_ms": floating, "speedup": verdict.speedup, "message": verdict.message}
+        return Int8Speed(int8_ms=integer, float_ms=floating, speedup=verdict.speedup, message=verdict.message)
 
 
 def _latencies(rows: Sequence[Row]) -> tuple[dict[str, float], dict[str, float]]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from brixel_edge.commands.export import DEFAULT_VIEW_PX, PROGRAM, RANDOM, ExportRequest
 from brixel_edge.errors import BackendMissing, SpecError
+from brixel_edge.model.receipt_sections import Bench, BenchRow
 from brixel_edge.model.spec import UNTRAINED_NOTICE
 
 if TYPE_CHECKING:
@@ -19,13 +20,14 @@ if TYPE_CHECKING:
     from brixel_edge.commands.export_engines import TensorRtMaker
     from brixel_edge.export.bundle_from_student import Ordered, Stage
     from brixel_edge.export.workshop import ProofImages
+    from brixel_edge.model.receipt import Receipt
     from brixel_edge.model.spec import ModelSpec, Precision
     from brixel_edge.network.student import Student
 
 RANGING_FRAMES = 16  # of --calib; ranges of fp16 need fewer than INT8's scales
 
 
-def export(request: ExportRequest) -> Iterator[tuple[Path, dict[str, Any]]]:
+def export(request: ExportRequest) -> Iterator[tuple[Path, Receipt]]:
     """Make every model directory that was asked for.
 
     Yields:
@@ -98,7 +100,7 @@ def _spec(request: ExportRequest, student: Student, size: tuple[int, int]) -> Mo
     return spec_from_student(student, *size, request.adapter, request.channels, name=request.backbone)
 
 
-def _export_one(request: ExportRequest, student: Student, spec: ModelSpec, out: Path) -> dict[str, Any]:
+def _export_one(request: ExportRequest, student: Student, spec: ModelSpec, out: Path) -> Receipt:
     from brixel_edge.export.bundle_from_student import WeightSources, bundle_from_student
 
     if len(request.outs) > 1:
@@ -172,9 +174,8 @@ def measured(stage: Stage) -> None:
     from brixel_edge.runtimes.engines import engines_of_folder
 
     say("measuring latency and memory")
-    engines = engines_of_folder(stage.folder, stage.spec)
-    rows = measure(engines, Schedule(warmup=1, rounds=5, calls=1))
-    bench = {"machine": asdict(machine_state()), "rows": [asdict(row) for row in rows]}
+    rows = measure(engines_of_folder(stage.folder, stage.spec), Schedule(warmup=1, rounds=5, calls=1))
+    bench = Bench(machine=asdict(machine_state()), rows=tuple(BenchRow(**asdict(row)) for row in rows))
     stage.sections.setdefault("measured", {})["bench"] = bench
 
 

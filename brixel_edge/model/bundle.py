@@ -12,14 +12,14 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from brixel_edge.errors import BundleError
 from brixel_edge.machine.files import sha256_of, write_atomically
 from brixel_edge.model.onnx_file import spec_from_onnx
-from brixel_edge.model.receipt import RECEIPT_VERSION, read_receipt
+from brixel_edge.model.receipt import Receipt, read_receipt
+from brixel_edge.model.receipt_sections import Failure, FileEntry
 from brixel_edge.model.spec import ModelSpec
 
 MANIFEST_NAME = "model.json"
@@ -39,18 +39,21 @@ class Bundle:
 
     Attributes:
         root: the directory.
-        manifest: what model.json holds.
-        spec: the model's spec, from the manifest.
+        receipt: what model.json says.
     """
 
     root: Path
-    manifest: dict[str, Any]
-    spec: ModelSpec
+    receipt: Receipt
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model's, from the receipt."""
+        return self.receipt.spec
 
     @property
     def precisions(self) -> list[str]:
         """The precisions that have a graph here."""
-        graphs = [name for name in self.manifest["files"] if name.startswith("graph.") and name.endswith(".onnx")]
+        graphs = [name for name in self.receipt.files if name.startswith("graph.") and name.endswith(".onnx")]
         return list(dict.fromkeys(name.split(".")[1] for name in graphs))
 
     def file(self, name: str) -> Path:
@@ -59,13 +62,13 @@ class Bundle:
         Raises:
             BundleError: not part of the bundle, missing or changed since the export.
         """
-        recorded = self.manifest["files"].get(name)
+        recorded = self.receipt.files.get(name)
         if recorded is None:
-            raise BundleError(f"{self.root} has no {name}; it has {', '.join(sorted(self.manifest['files']))}")
+            raise BundleError(f"{self.root} has no {name}; it has {', '.join(sorted(self.receipt.files))}")
         path = self.root / name
         if not path.is_file():
             raise BundleError(f"{path} is missing though {MANIFEST_NAME} lists it; export the model again")
-        if sha256_of(path) != recorded["sha256"]:
+        if sha256_of(path) != recorded.sha256:
             raise BundleError(f"{path} differs from the file that was exported (sha256); export the model again")
         return path
 
@@ -82,8 +85,7 @@ def open_bundle(root: str | Path) -> Bundle:
         raise BundleError(
             f"{root} is not a model directory: it has no {MANIFEST_NAME}; make one with brixel-export --out"
         )
-    manifest = read_receipt(manifest_path)
-    return Bundle(root=root, manifest=manifest, spec=ModelSpec.from_json(manifest["spec"]))
+    return Bundle(root=root, receipt=read_receipt(manifest_path))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,30 +169,25 @@ def _is_replaceable(out: Path) -> bool:
     return (out / MANIFEST_NAME).is_file() or {path.name for path in out.iterdir()} <= {FAILURE_NAME}
 
 
-def write_failure(out: Path, record: dict[str, Any]) -> Path:
+def write_failure(out: Path, failure: Failure) -> Path:
     """Leave the report of an export that failed, `failed.json`; an earlier model there stays as it is."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / FAILURE_NAME
-    write_atomically(path, json.dumps(record, indent=2, allow_nan=False) + "\n")
+    write_atomically(path, json.dumps(failure.to_json(), indent=2, allow_nan=False) + "\n")
     return path
 
 
-def write_manifest(root: Path, spec: ModelSpec, sections: dict[str, Any]) -> dict[str, Any]:
-    """Write model.json over all files now in `root`, with their sizes and sha256.
-
-    Args:
-        root: the (staged) model directory.
-        spec: of the model.
-        sections: further parts of the receipt, for instance tools, parity, census.
+def write_receipt(root: Path, receipt: Receipt) -> Receipt:
+    """Write model.json over all files now in `root`.
 
     Returns:
-        what was written.
+        what was written: the receipt with sizes and sha256 of those files.
     """
     files = {
-        path.name: {"sha256": sha256_of(path), "bytes": path.stat().st_size}
+        path.name: FileEntry(sha256=sha256_of(path), bytes=path.stat().st_size)
         for path in sorted(root.iterdir())
         if path.is_file() and path.name != MANIFEST_NAME
     }
-    manifest = {"manifest_version": RECEIPT_VERSION, "spec": spec.to_json(), "files": files, **sections}
-    write_atomically(root / MANIFEST_NAME, json.dumps(manifest, indent=2, allow_nan=False) + "\n")
-    return manifest
+    written = replace(receipt, files=files)
+    write_atomically(root / MANIFEST_NAME, json.dumps(written.to_json(), indent=2, allow_nan=False) + "\n")
+    return written

@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 
 from brixel_edge.errors import BundleError
 from brixel_edge.machine.tensorrt import EngineKind
+from brixel_edge.model.json_form import fields_from_json, fields_to_json
 from brixel_edge.model.spec import Precision
 
 Typing = Literal["strong", "weak"]
@@ -148,7 +149,7 @@ class EngineReport:
 
     def to_json(self) -> dict[str, Any]:
         """This report as plain JSON values, with the version of the form."""
-        return {"report_version": REPORT_VERSION, **dataclasses.asdict(self)}
+        return {"report_version": REPORT_VERSION, **fields_to_json(self)}
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> EngineReport:
@@ -162,17 +163,8 @@ class EngineReport:
         if version != REPORT_VERSION:
             raise BundleError(f"engine report has version {version!r}, this release reads {REPORT_VERSION}; rebuild it")
         try:
-            identity = dict(fields.pop("identity"))
-            capabilities = tuple(identity.pop("compute_capabilities"))
-            tensors = [dict(tensor) for tensor in fields.pop("tensors")]
-            return cls(
-                identity=EngineIdentity(compute_capabilities=capabilities, **identity),
-                tensors=tuple(EngineTensor(**{**tensor, "shape": tuple(tensor["shape"])}) for tensor in tensors),
-                attempts=tuple(BuildAttempt(**attempt) for attempt in fields.pop("attempts")),
-                warnings=tuple(fields.pop("warnings")),
-                **fields,
-            )
-        except (KeyError, TypeError, ValueError) as error:
+            return fields_from_json(cls, fields)
+        except BundleError as error:
             raise BundleError(f"engine report is not readable ({error}); rebuild the engine") from error
 
 

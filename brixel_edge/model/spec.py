@@ -6,15 +6,19 @@ exists is a spec that can be. Letters: H, W image pixels; h, w feature grid; D f
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from brixel_edge.errors import SpecError
+from brixel_edge.errors import BundleError, SpecError
+from brixel_edge.model.json_form import fields_from_json, fields_to_json
 
 ChannelOrder = Literal["BGR", "RGB"]
 AdapterKind = Literal["brixel", "conv", "none"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
+# Lowerings of deformable sampling. Materialised is gridsample whose samples the exported graph also gives as outputs,
+# so that no builder can fuse the sampling with what reads it (wrong in TensorRT 10.14 and later, NVIDIA/TensorRT
+# #4813). To torch it is the same.
+SamplerKind = Literal["gridsample", "gather", "materialised"]
 
 SPEC_VERSION = 1
 UNTRAINED_NOTICE = "untrained weights: speed and parity are real, the features are not"
@@ -102,7 +106,7 @@ class ModelSpec:
 
     def to_json(self) -> dict[str, Any]:
         """This spec as plain JSON values, with the version of the form."""
-        return {"spec_version": SPEC_VERSION, **dataclasses.asdict(self)}
+        return {"spec_version": SPEC_VERSION, **fields_to_json(self)}
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> ModelSpec:
@@ -111,16 +115,11 @@ class ModelSpec:
         Raises:
             SpecError: a field is missing, unknown or of another version.
         """
-        fields = dict(record)
+        fields = dict(record) if isinstance(record, dict) else {}
         version = fields.pop("spec_version", None)
         if version != SPEC_VERSION:
             raise SpecError(f"model spec has version {version!r}, this release reads {SPEC_VERSION}; export it again")
         try:
-            return cls(image=ImageSpec(**_with_tuples(fields.pop("image"))), **_with_tuples(fields))
-        except (KeyError, TypeError, AttributeError) as error:
+            return fields_from_json(cls, fields)
+        except BundleError as error:
             raise SpecError(f"model spec is not readable ({error}); export the model again") from error
-
-
-def _with_tuples(record: dict[str, Any]) -> dict[str, Any]:
-    """JSON has lists where the specs have tuples."""
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}

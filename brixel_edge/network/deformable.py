@@ -9,15 +9,12 @@ operator that TensorRT most often gets silently wrong.
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# Materialised is gridsample whose samples the exported graph also gives as outputs, so that no builder can fuse the
-# sampling with what reads it (wrong in TensorRT 10.14 and later, NVIDIA/TensorRT #4813). To torch it is the same.
-SamplerKind = Literal["gridsample", "gather", "materialised"]
+from brixel_edge.model.spec import SamplerKind
 
 
 def reference_points(height: int, width: int, device: torch.device | None = None) -> Tensor:

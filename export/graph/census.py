@@ -6,12 +6,13 @@ on a device.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from dataclasses import dataclass
 
 import onnx
 
 from brixel_edge.errors import BuildError
+from brixel_edge.model.receipt_sections import Census
 from brixel_edge.model.spec import Precision
 
 MIN_OPSET = 17
@@ -29,43 +30,12 @@ FORBIDDEN = frozenset(
 NORM_PARTS = frozenset({"ReduceMean", "Pow", "Sqrt"})
 
 
-@dataclass(frozen=True, kw_only=True)
-class Census:
-    """Counts of a graph.
-
-    Attributes:
-        ops: nodes by operator type, the domain in front where it is not ONNX's own.
-        opset: of ONNX's own domain.
-        parameters: elements of all initializers.
-        nodes: all nodes.
-    """
-
-    ops: dict[str, int]
-    opset: int
-    parameters: int
-    nodes: int
-
-    def to_json(self) -> dict[str, object]:
-        """Plain JSON values, operators in alphabetical order."""
-        return {
-            "opset": self.opset,
-            "nodes": self.nodes,
-            "parameters": self.parameters,
-            "ops": dict(sorted(self.ops.items())),
-        }
-
-
 def census_of(model: onnx.ModelProto) -> Census:
     """Count a model's nodes and parameters."""
     ops = Counter(f"{node.domain}.{node.op_type}" if node.domain else node.op_type for node in model.graph.node)
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
-    parameters = 0
-    for tensor in model.graph.initializer:
-        count = 1
-        for size in tensor.dims:
-            count *= size
-        parameters += count
-    return Census(ops=dict(ops), opset=opset, parameters=parameters, nodes=len(model.graph.node))
+    parameters = sum(math.prod(tensor.dims) for tensor in model.graph.initializer)
+    return Census(opset=opset, nodes=len(model.graph.node), parameters=parameters, ops=dict(sorted(ops.items())))
 
 
 def assert_census(model: onnx.ModelProto, precision: Precision = "fp32") -> Census:

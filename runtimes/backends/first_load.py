@@ -14,7 +14,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from brixel_edge.errors import BundleError, ParityError
+from brixel_edge.errors import BundleError, ParityError, SpecError
 from brixel_edge.machine.cuda import CudaDevice
 from brixel_edge.model.bundle import MANIFEST_NAME
 from brixel_edge.model.engine_file import EngineReport
@@ -92,7 +92,7 @@ def _read(path: Path) -> object:
 def _was_proven_by_the_export(plan: Path, report: EngineReport | None, device: CudaDevice) -> bool:
     if report is None or (report.device_name, report.cuda_version) != (device.name, device.cuda_version):
         return False
-    with contextlib.suppress(BundleError):
-        engine = read_receipt(plan.with_name(MANIFEST_NAME))["engines"].get(plan.name, {})
-        return engine.get("proven") is True and engine.get("sha256") == report.sha256
+    with contextlib.suppress(BundleError, SpecError):
+        engine = read_receipt(plan.with_name(MANIFEST_NAME)).engines.get(plan.name)
+        return engine is not None and engine.proven and engine.report.sha256 == report.sha256
     return False

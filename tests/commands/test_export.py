@@ -30,16 +30,16 @@ def exported(tmp_path_factory):
 def test_export_writes_a_whole_model_directory(exported):
     bundle = open_bundle(exported)
     graph = bundle.file("graph.fp32.onnx")
-    assert sha256_of(graph) == bundle.manifest["files"]["graph.fp32.onnx"]["sha256"]
+    assert sha256_of(graph) == bundle.receipt.files["graph.fp32.onnx"].sha256
     assert spec_from_onnx(graph) == bundle.spec
     assert (bundle.spec.grid, bundle.spec.tap_layers, bundle.spec.trained) == ((4, 6), (0, 1, 2, 3), False)
-    parity = bundle.manifest["parity"]["graph.fp32.onnx"]
-    assert parity["cosine_p01"] > 0.999
-    assert parity["finite"] is True
-    assert bundle.manifest["tools"]["torch"]
-    row = next(row for row in bundle.manifest["measured"]["bench"]["rows"] if row["name"] == "graph.fp32.onnx, ort")
-    assert row["p50_ms"] > 0 and row["peak_bytes"] > 10 << 20
-    jsonschema.validate(bundle.manifest, json.loads(SCHEMA_PATH.read_text(encoding="utf-8")))
+    parity = bundle.receipt.parity["graph.fp32.onnx"]
+    assert parity.cosine_p01 > 0.999
+    assert parity.finite is True
+    assert bundle.receipt.tools["torch"]
+    row = next(row for row in bundle.receipt.measured.bench.rows if row.name == "graph.fp32.onnx, ort")
+    assert row.p50_ms > 0 and row.peak_bytes > 10 << 20
+    jsonschema.validate(bundle.receipt.to_json(), json.loads(SCHEMA_PATH.read_text(encoding="utf-8")))
     session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
     (given,), (made,) = session.get_inputs(), session.get_outputs()
     assert (given.name, given.type, given.shape) == ("image", "tensor(uint8)", [1, 64, 96, 3])
@@ -244,10 +244,10 @@ def test_tensorrt_rtx_engines_are_made_and_said_to_be_unproven_here(tmp_path, ca
     out = tmp_path / "m.brixel"
     assert main([*SMALL, "--engine", "trt-rtx", "--rtx-sm", "86", "--size", "32x32", "--out", str(out)]) == 0
     (plan,) = out.glob("engine.sm86.rtx*.fp16.plan")
-    receipt = open_bundle(out).manifest
-    assert receipt["engines"][plan.name]["typing"] == "strong"
-    assert receipt["engines"][plan.name]["graph"] == "graph.fp16.onnx"
-    is_proven = receipt["engines"][plan.name]["proven"]
-    assert is_proven == (plan.name in receipt["parity"])
+    receipt = open_bundle(out).receipt
+    assert receipt.engines[plan.name].report.typing == "strong"
+    assert receipt.engines[plan.name].graph == "graph.fp16.onnx"
+    is_proven = receipt.engines[plan.name].proven
+    assert is_proven == (plan.name in receipt.parity)
     assert is_proven != ("NOT PROVEN: this machine cannot run it" in capsys.readouterr().out)
-    jsonschema.validate(receipt, json.loads(SCHEMA_PATH.read_text()))
+    jsonschema.validate(receipt.to_json(), json.loads(SCHEMA_PATH.read_text()))

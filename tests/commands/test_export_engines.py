@@ -21,8 +21,11 @@ from brixel_edge.export.engine.settings import EngineSettings
 from brixel_edge.export.graph.fuse import spec_from_student
 from brixel_edge.export.graph.judges import RoundingBackend
 from brixel_edge.export.workshop import ProofImages
+from brixel_edge.machine.files import sha256_of
 from brixel_edge.model.bundle import open_bundle
+from brixel_edge.model.engine_file import EngineReport, identity_from_name
 from brixel_edge.model.receipt import SCHEMA_PATH
+from brixel_edge.model.receipt_sections import EngineCost
 from brixel_edge.model.spec import ImageSpec, ModelSpec
 
 STAND_INS = Path(__file__).parents[1] / "stand_ins"
@@ -91,6 +94,34 @@ def test_a_named_folder_of_timing_caches_is_used_and_nothing_is_copied(lengths, 
     assert lengths() == [0, len((tmp_path / "caches" / CACHE).read_bytes())]
 
 
+def acted_report(plan, precision, **measured):
+    """What a builder of TensorRT-RTX would say."""
+    identity = identity_from_name(plan.name)
+    assert identity is not None and identity.precision == precision
+    return EngineReport(
+        identity=identity,
+        size_bytes=plan.stat().st_size,
+        sha256=sha256_of(plan),
+        graph_sha256=sha256_of(plan),
+        device_name=None,
+        cuda_version=None,
+        typing="strong",
+        pinned_layers=0,
+        optimization_level=3,
+        workspace_bytes=None,
+        weights_bytes=None,
+        activation_bytes=None,
+        tensors=(),
+        layer_types={},
+        hardware_compatibility="none",
+        is_version_compatible=False,
+        timing_cache=None,
+        attempts=(),
+        warnings=(),
+        **measured,
+    )
+
+
 class ActedMaker:
     """Engines that are copies of their graphs; `runs` says whether this machine can run them."""
 
@@ -101,9 +132,7 @@ class ActedMaker:
         self.graphs.append(graph.name)
         plan = out / f"engine.sm86.rtx1.7.1.{precision}.plan"
         shutil.copy(graph, plan)
-        told = ("identity", "sha256", "graph_sha256", "tensors", "warnings")
-        record = {"backend": "trt-rtx", "graph": graph.name, "typing": "strong", **dict.fromkeys(told)}
-        return plan, {**record, "measured": {"build_s": 1.5, "peak_host_bytes": 2}}
+        return plan, acted_report(plan, precision, build_s=1.5, peak_host_bytes=2)
 
     def features(self, engine, images):
         return RoundingBackend().features(engine, images) if self.runs else None
@@ -127,8 +156,8 @@ def export(tmp_path, mini_student, mini_graph, mini_images):
         ranging = ProofImages(names=["c"], pixels=mini_images[2:3])
         sources = WeightSources()
         bundle_from_student(mini_student, spec, out, images=images, ranging=ranging, sources=sources, ordered=ordered)
-        receipt = open_bundle(out).manifest
-        jsonschema.validate(receipt, json.loads(SCHEMA_PATH.read_text(encoding="utf-8")))
+        receipt = open_bundle(out).receipt
+        jsonschema.validate(receipt.to_json(), json.loads(SCHEMA_PATH.read_text(encoding="utf-8")))
         return receipt, out
 
     return run
@@ -137,10 +166,10 @@ def export(tmp_path, mini_student, mini_graph, mini_images):
 def test_an_engine_that_cannot_run_here_is_said_to_be_unproven(export):
     receipt, out = export(ActedMaker(runs=False))
     name = "engine.sm86.rtx1.7.1.fp16.plan"
-    assert receipt["engines"][name]["proven"] is False
-    assert "measured" not in receipt["engines"][name]  # all that differs from run to run stands in one place
-    assert receipt["measured"]["engines"] == {name: {"build_s": 1.5, "peak_host_bytes": 2}}
-    assert name not in receipt["parity"]
+    assert receipt.engines[name].proven is False
+    assert "build_s" not in receipt.to_json()["engines"][name]  # all that differs from run to run stands in one place
+    assert receipt.measured.engines == {name: EngineCost(build_s=1.5, peak_host_bytes=2)}
+    assert name not in receipt.parity
     (line,) = [line for line in summary(receipt, out).splitlines() if name in line]
     assert "NOT PROVEN: this machine cannot run it" in line
 
@@ -148,8 +177,8 @@ def test_an_engine_that_cannot_run_here_is_said_to_be_unproven(export):
 def test_an_engine_that_runs_here_must_pass_the_gate(export):
     receipt, out = export(ActedMaker(runs=True))
     name = "engine.sm86.rtx1.7.1.fp16.plan"
-    assert receipt["engines"][name]["proven"] is True
-    assert receipt["parity"][name]["gate"] == "fp16"
+    assert receipt.engines[name].proven is True
+    assert receipt.parity[name].gate == "fp16"
     assert "NOT PROVEN" not in summary(receipt, out)
 
 
@@ -162,18 +191,18 @@ def test_int8_for_tensorrt_is_fp16_around_its_integers(export, mini_graph, mini_
         return {"kind": "static", "int8_nodes": 50, "files": [QDQ_GRAPH]}
 
     monkeypatch.setattr(Int8Finish, "_static", quantised)
-    monkeypatch.setattr(Int8Finish, "_judge", lambda self, stage: {})
+    monkeypatch.setattr(Int8Finish, "_judge", lambda self, stage: None)
     maker = ActedMaker(runs=True)
     finish = Int8Finish(frames=[mini_images[0][0]], seed=0, min_speedup=0, engines=maker)
     receipt, _ = export(maker, finish)
     assert maker.graphs == ["graph.fp16.onnx", QDQ_GRAPH]
-    kinds = receipt["precisions"][QDQ_GRAPH]
-    assert kinds["LayerNormalization"] == {"fp16": 33} == receipt["precisions"]["graph.fp16.onnx"]["LayerNormalization"]
+    kinds = receipt.precisions[QDQ_GRAPH]
+    assert kinds["LayerNormalization"] == {"fp16": 33} == receipt.precisions["graph.fp16.onnx"]["LayerNormalization"]
     assert kinds["GridSample"] == {"fp32": 6}
     assert kinds["QuantizeLinear"].keys() == {"int8"}
-    assert receipt["islands"][QDQ_GRAPH]["level"] == "measured"
-    assert receipt["parity"][QDQ_GRAPH]["backend"] == "onnxruntime, every half tensor rounded"
-    assert receipt["parity"][QDQ_GRAPH]["gate"] == receipt["parity"]["engine.sm86.rtx1.7.1.int8.plan"]["gate"] == "int8"
+    assert receipt.islands[QDQ_GRAPH].level == "measured"
+    assert receipt.parity[QDQ_GRAPH].backend == "onnxruntime, every half tensor rounded"
+    assert receipt.parity[QDQ_GRAPH].gate == receipt.parity["engine.sm86.rtx1.7.1.int8.plan"].gate == "int8"
 
 
 def test_a_wrong_engine_is_not_shipped(export, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from onnx import numpy_helper
 
 from brixel_edge.commands.verify import main
-from brixel_edge.model.bundle import open_bundle, write_manifest
+from brixel_edge.model.bundle import open_bundle, write_receipt
 from brixel_edge.runtimes.pictures.difference import Comparison, difference_map, error_colours
 
 
@@ -26,11 +26,7 @@ def spoil(model, factor: float) -> None:
     values = numpy_helper.to_array(weight) * np.float16(factor)
     weight.CopyFrom(numpy_helper.from_array(values, weight.name))
     onnx.save(graph, str(model / "graph.fp16.onnx"))
-    bundle = open_bundle(model)
-    sections = {
-        key: value for key, value in bundle.manifest.items() if key not in ("manifest_version", "spec", "files")
-    }
-    write_manifest(model, bundle.spec, sections)
+    write_receipt(model, open_bundle(model).receipt)
 
 
 def test_every_engine_that_runs_here_passes_and_the_map_is_written(model, capsys):
@@ -92,8 +88,7 @@ def test_a_changed_file_is_refused_before_anything_runs(model, capsys):
 
 def test_a_directory_of_an_earlier_release_has_no_proof(model, capsys):
     (model / "proof.npz").unlink()
-    bundle = open_bundle(model)
-    write_manifest(model, bundle.spec, {})
+    write_receipt(model, open_bundle(model).receipt)
     assert main([str(model)]) == 2
     assert "has no proof.npz" in capsys.readouterr().err
 

@@ -77,12 +77,12 @@ def nearest(model: onnx.ModelProto) -> onnx.ModelProto:
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_corrupt_gridsample_is_healed_by_gathering(export, precision):
     bundle = export(precision, broken_backends(graph=nearest))
-    receipt = bundle.manifest
-    assert [(a["sampler"], a["passed"]) for a in receipt["attempts"]] == [("gridsample", False), ("gather", True)]
-    assert "graph.fp32.onnx (broken) differs from PyTorch: cosine mean" in receipt["attempts"][0]["error"]
-    assert receipt["attempts"][0]["parity"]["graph.fp32.onnx"]["cosine_mean"] < 0.9999
-    assert set(receipt["samplers"].values()) == {"gather"}
-    assert receipt["requested"]["is_first_choice"] is False
+    receipt = bundle.receipt
+    assert [(a.sampler, a.passed) for a in receipt.attempts] == [("gridsample", False), ("gather", True)]
+    assert "graph.fp32.onnx (broken) differs from PyTorch: cosine mean" in receipt.attempts[0].error
+    assert receipt.attempts[0].parity["graph.fp32.onnx"].cosine_mean < 0.9999
+    assert set(receipt.samplers.values()) == {"gather"}
+    assert receipt.requested.is_first_choice is False
     graph = onnx.load(str(bundle.file(f"graph.{precision}.onnx")))
     assert "GridSample" not in {node.op_type for node in graph.graph.node}
 
@@ -112,15 +112,15 @@ def scale_residual(path) -> None:
 
 
 def test_planted_outliers_pass_in_fp16_at_the_first_try_by_their_islands(export):
-    receipt = export("fp16", plant=scale_residual).manifest
-    assert [attempt["passed"] for attempt in receipt["attempts"]] == [True]
-    reasons = receipt["islands"]["graph.fp16.onnx"]["reasons"]
+    receipt = export("fp16", plant=scale_residual).receipt
+    assert [attempt.passed for attempt in receipt.attempts] == [True]
+    reasons = receipt.islands["graph.fp16.onnx"].reasons
     (large,) = [nodes for reason, nodes in reasons.items() if reason.startswith("range: magnitudes")]
     assert max(large.values()) > 65504
     assert any(name.startswith("LayerNormalization ") for name in large)
-    parity = receipt["parity"]["graph.fp16.onnx"]
-    assert parity["backend"] == "onnxruntime, every half tensor rounded"
-    assert [other["backend"] for other in parity["also"]] == ["onnxruntime"]
+    parity = receipt.parity["graph.fp16.onnx"]
+    assert parity.backend == "onnxruntime, every half tensor rounded"
+    assert [other.backend for other in parity.also] == ["onnxruntime"]
 
 
 def test_an_overflow_of_fp16_is_healed_by_bf16(export):
@@ -128,8 +128,8 @@ def test_an_overflow_of_fp16_is_healed_by_bf16(export):
         return (IgnoresIslands(),) if precision == "fp16" else default_backends(precision)
 
     bundle = export("fp16", backends, plant=scale_residual)
-    receipt = bundle.manifest
-    tried = [(a["precision"], a["islands"], a["sampler"], a["passed"]) for a in receipt["attempts"]]
+    receipt = bundle.receipt
+    tried = [(a.precision, a.islands, a.sampler, a.passed) for a in receipt.attempts]
     assert tried == [
         ("fp16", "measured", "gridsample", False),
         ("fp16", "measured", "gather", False),
@@ -137,12 +137,12 @@ def test_an_overflow_of_fp16_is_healed_by_bf16(export):
         ("fp16", "wide", "gather", False),
         ("bf16", "measured", "gather", True),
     ]
-    assert "NaN or Inf" in receipt["attempts"][0]["error"]
-    assert receipt["attempts"][0]["parity"]["graph.fp16.onnx"]["cosine_mean"] is None  # JSON has no NaN
-    jsonschema.validate(receipt, json.loads(SCHEMA_PATH.read_text(encoding="utf-8")))
+    assert "NaN or Inf" in receipt.attempts[0].error
+    assert receipt.attempts[0].parity["graph.fp16.onnx"].cosine_mean is None  # JSON has no NaN
+    jsonschema.validate(receipt.to_json(), json.loads(SCHEMA_PATH.read_text(encoding="utf-8")))
     assert bundle.precisions == ["bf16", "fp32"]
-    assert receipt["requested"]["precision"] == "fp16"
-    assert receipt["requested"]["made"]["precision"] == "bf16"
+    assert receipt.requested.precision == "fp16"
+    assert receipt.requested.made.precision == "bf16"
 
 
 FAULTS = {
@@ -173,7 +173,7 @@ def test_a_fault_in_half_precision_alone_ends_in_fp32(export):
     swapped = Broken(OrtBackend(), **FAULTS["swapped channels"])
     bundle = export("bf16", lambda precision: default_backends("fp32") if precision == "fp32" else (swapped,))
     assert bundle.precisions == ["fp32"]
-    assert [a["precision"] for a in bundle.manifest["attempts"]] == ["bf16"] * 4 + ["fp32"]
+    assert [a.precision for a in bundle.receipt.attempts] == ["bf16"] * 4 + ["fp32"]
 
 
 def test_after_a_failure_the_next_export_takes_the_place_and_a_failure_leaves_an_earlier_model(export):
@@ -183,7 +183,7 @@ def test_after_a_failure_the_next_export_takes_the_place_and_a_failure_leaves_an
     assert not (export.out / "failed.json").exists()
     with pytest.raises(ParityError):
         export("fp32", broken_backends(**FAULTS["wrong mean"]))
-    assert open_bundle(export.out).manifest["files"] == first.manifest["files"]
+    assert open_bundle(export.out).receipt.files == first.receipt.files
     assert (export.out / "failed.json").exists()
 
 

@@ -7,11 +7,25 @@ from brixel_edge.export.ladder import (
     GateMissedError,
     NoPlanBuiltError,
     NoPlanPassedError,
-    Plan,
     first_that_passes,
     plans_for,
 )
+from brixel_edge.model.json_form import fields_to_json
+from brixel_edge.model.receipt_sections import Lowering, Parity
 
+FIGURES = Parity(
+    backend="b",
+    cosine_mean=0.3,
+    cosine_p01=0.1,
+    centred_mean=0.2,
+    frobenius=0.5,
+    max_abs=1.0,
+    finite=True,
+    images=1,
+    photographs=("a",),
+    gate="fp16",
+    also=(),
+)
 NATIVE_FIRST, GATHER_FIRST = ("gridsample", "gather"), ("gather", "gridsample")
 
 
@@ -49,17 +63,17 @@ def outcomes(*errors: Exception | None):
     """Carries plans out with these outcomes, in order; afterwards everything fails."""
     waiting = list(errors)
 
-    def carry_out(plan: Plan):
+    def carry_out(plan: Lowering):
         error = waiting.pop(0) if waiting else BuildError("no more")
         if error is not None:
             raise error
-        return f"made {plan}", {"g": {"cosine_mean": 1.0}}
+        return f"made {plan}", {"g": FIGURES}
 
     return carry_out
 
 
 def test_the_first_that_passes_ends_the_loop_and_every_attempt_is_kept():
-    missed = GateMissedError("differs", {"g": {"cosine_mean": 0.3}})
+    missed = GateMissedError("differs", {"g": FIGURES})
     heard = []
     result, attempts = first_that_passes(
         PLANS,
@@ -67,10 +81,11 @@ def test_the_first_that_passes_ends_the_loop_and_every_attempt_is_kept():
         on_failure=lambda plan, error: heard.append((str(plan), error)),
     )
     assert result == "made fp16 with wide islands, gridsample"
+    measured = {"g": fields_to_json(FIGURES)}
     narrow = {"precision": "fp16", "islands": "measured"}
-    given_up = {"passed": False, "error": "differs", "parity": {"g": {"cosine_mean": 0.3}}}
-    passed = {"passed": True, "error": None, "parity": {"g": {"cosine_mean": 1.0}}}
-    assert [attempt.to_json() for attempt in attempts] == [
+    given_up = {"passed": False, "error": "differs", "parity": measured}
+    passed = {"passed": True, "error": None, "parity": measured}
+    assert [fields_to_json(attempt) for attempt in attempts] == [
         {**narrow, "sampler": "gridsample", "passed": False, "error": "refused", "parity": {}},
         {**narrow, "sampler": "gather", **given_up},
         {"precision": "fp16", "islands": "wide", "sampler": "gridsample", **passed},
@@ -79,7 +94,7 @@ def test_the_first_that_passes_ends_the_loop_and_every_attempt_is_kept():
 
 
 def test_none_passed_is_exit_5_with_all_attempts():
-    missed = GateMissedError("differs", {"g": {}})
+    missed = GateMissedError("differs", {"g": FIGURES})
     with pytest.raises(NoPlanPassedError, match=r"none of 8 plans passed; the last, fp32, gather: no more") as caught:
         first_that_passes(PLANS, outcomes(missed))
     assert caught.value.exit_code == 5

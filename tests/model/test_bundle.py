@@ -6,10 +6,11 @@ from pathlib import Path
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from receipts import receipt_of
 
 from brixel_edge.errors import BundleError, SpecError
 from brixel_edge.model.backbones import IMAGENET_MEAN, IMAGENET_STD
-from brixel_edge.model.bundle import open_bundle, resolve_model, staged_directory, write_manifest
+from brixel_edge.model.bundle import open_bundle, resolve_model, staged_directory, write_receipt
 from brixel_edge.model.onnx_file import SPEC_KEY, read_onnx_metadata, spec_from_onnx
 from brixel_edge.model.spec import ImageSpec, ModelSpec
 
@@ -38,7 +39,7 @@ def bundle(tmp_path) -> Path:
     out = tmp_path / "m.brixel"
     with staged_directory(out) as stage:
         write_graph(stage / "graph.fp32.onnx", {SPEC_KEY: json.dumps(SPEC.to_json())})
-        write_manifest(stage, SPEC, {"tools": {}})
+        write_receipt(stage, receipt_of(SPEC))
     return out
 
 
@@ -113,7 +114,7 @@ def test_a_second_export_replaces_the_first_whole(bundle):
     (bundle / "engine.old.plan").write_bytes(b"stale")
     with staged_directory(bundle) as stage:
         write_graph(stage / "graph.fp32.onnx", {})
-        write_manifest(stage, SPEC, {})
+        write_receipt(stage, receipt_of(SPEC))
     assert sorted(path.name for path in bundle.iterdir()) == ["graph.fp32.onnx", "model.json"]
 
 

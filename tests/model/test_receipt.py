@@ -3,6 +3,7 @@
 import copy
 import json
 import shutil
+from dataclasses import fields
 from pathlib import Path
 
 import jsonschema
@@ -13,7 +14,8 @@ from brixel_edge.errors import BundleError
 from brixel_edge.export.graph.fuse import spec_from_student
 from brixel_edge.export.graph.reference import reference_features
 from brixel_edge.model.bundle import open_bundle
-from brixel_edge.model.receipt import RECEIPT_VERSION, SCHEMA_PATH, SECTIONS, read_receipt
+from brixel_edge.model.receipt import RECEIPT_VERSION, REQUIRED, SCHEMA_PATH, Receipt, read_receipt
+from brixel_edge.model.receipt_sections import Measured
 from brixel_edge.proof.proof import MAX_CELLS, lattice_step, load_proof, proof_from_references, save_proof
 
 
@@ -59,27 +61,43 @@ def test_the_receipt_follows_its_schema(exported, schema):
     receipt = json.loads((exported / "model.json").read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.validate(receipt, schema)
-    assert set(SECTIONS) <= set(schema["required"])
+    assert {"manifest_version", *REQUIRED} == set(schema["required"])
+    assert {"manifest_version", *(field.name for field in fields(Receipt))} == schema["properties"].keys()
     assert receipt["precisions"]["graph.fp16.onnx"]["GridSample"] == {"fp32": 6}
     assert receipt["census"]["graph.fp16.onnx"]["ops"]["LayerNormalization"] == 33
     assert receipt["islands"]["graph.fp16.onnx"]["photographs"] == ["c"]
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    ("spoil", "told"),
     [
-        lambda receipt: receipt["files"]["graph.fp32.onnx"].update(sha256="abc"),
-        lambda receipt: receipt.update(surprise=1),
-        lambda receipt: receipt["parity"]["graph.fp16.onnx"].pop("finite"),
-        lambda receipt: receipt["attempts"][0].update(sampler="nearest"),
-        lambda receipt: receipt.pop("tools"),
+        (lambda receipt: receipt["files"]["graph.fp32.onnx"].update(sha256="abc"), "files: 'abc' is no sha256"),
+        (lambda receipt: receipt.update(surprise=1), "surprise is not known"),
+        (
+            lambda receipt: receipt["parity"]["graph.fp16.onnx"].pop("finite"),
+            r"parity\.graph\.fp16\.onnx\.finite is missing",
+        ),
+        (
+            lambda receipt: receipt["attempts"][0].update(sampler="nearest"),
+            r"attempts\[0\]\.sampler is 'nearest' and not one of gridsample, gather, materialised",
+        ),
+        (
+            lambda receipt: receipt["census"]["graph.fp32.onnx"].update(opset="18"),
+            r"census\.graph\.fp32\.onnx\.opset is '18' and not an integer",
+        ),
+        (lambda receipt: receipt["tools"].update(torch=2.0), "tools.torch is 2.0 and not text"),
+        (lambda receipt: receipt.update(attempts={}), "attempts is {} and not a list"),
+        (lambda receipt: receipt.pop("tools"), "tools is missing"),
     ],
 )
-def test_the_schema_refuses_what_is_none(exported, schema, spoil):
+def test_schema_and_reader_refuse_what_is_none(exported, schema, tmp_path, spoil, told):
     receipt = json.loads((exported / "model.json").read_text())
     spoil(receipt)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(receipt, schema)
+    (tmp_path / "model.json").write_text(json.dumps(receipt))
+    with pytest.raises(BundleError, match=told):
+        read_receipt(tmp_path / "model.json")
 
 
 RECEIPTS = sorted((Path(__file__).parents[1] / "receipts").glob("*.json"))
@@ -94,14 +112,11 @@ def test_receipts_that_earlier_releases_wrote_are_read(path, tmp_path, capsys):
     shutil.copy(path, folder / "model.json")
     bundle = open_bundle(folder)
     assert (bundle.spec.backbone, bundle.spec.grid) == ("vit_mini_dinov3", (16, 24))
-    assert bundle.manifest["samplers"] == dict.fromkeys(
-        bundle.manifest["census"] or bundle.manifest["parity"], "gridsample"
-    )
-    assert set(SECTIONS) <= bundle.manifest.keys()
+    assert bundle.receipt.samplers == dict.fromkeys(bundle.receipt.census or bundle.receipt.parity, "gridsample")
     assert main([str(folder)]) == 0
     told = capsys.readouterr().out
     assert "vit_mini_dinov3" in told and "missing" in told  # its files are not here
-    assert f"{bundle.manifest['parity']['graph.fp32.onnx']['frobenius']:.1e}" in told
+    assert f"{bundle.receipt.parity['graph.fp32.onnx'].frobenius:.1e}" in told
 
 
 def test_a_receipt_of_each_version_is_kept():
@@ -109,8 +124,10 @@ def test_a_receipt_of_each_version_is_kept():
     assert kept == list(range(1, RECEIPT_VERSION + 1))
 
 
-def test_a_kept_receipt_of_this_version_follows_the_schema(schema):
-    jsonschema.validate(json.loads(RECEIPTS[-1].read_text(encoding="utf-8")), schema)
+def test_a_kept_receipt_of_this_version_follows_the_schema_and_is_written_as_it_was(schema):
+    kept = json.loads(RECEIPTS[-1].read_text(encoding="utf-8"))
+    jsonschema.validate(kept, schema)
+    assert json.dumps(read_receipt(RECEIPTS[-1]).to_json()) == json.dumps(kept)
 
 
 def test_version_1_is_read_as_this_one(exported, tmp_path):
@@ -121,13 +138,17 @@ def test_version_1_is_read_as_this_one(exported, tmp_path):
         "sampler": "gather",
         "files": {"graph.fp32.onnx": receipt["files"]["graph.fp32.onnx"]},
     }
-    old["parity"] = {"graph.fp32.onnx": {"backend": "onnxruntime", "cosine_mean": 1.0}}
+    figures = receipt["parity"]["graph.fp32.onnx"]
+    old["parity"] = {"graph.fp32.onnx": {k: v for k, v in figures.items() if k not in ("photographs", "gate", "also")}}
     (tmp_path / "model.json").write_text(json.dumps(old))
     read = read_receipt(tmp_path / "model.json")
-    assert read["manifest_version"] == 2
-    assert read["samplers"] == {"graph.fp32.onnx": "gather"}
-    assert (read["attempts"], read["islands"], read["measured"]) == ([], {}, {})
-    assert read["parity"] == old["parity"]
+    assert read.to_json()["manifest_version"] == 2
+    assert read.samplers == {"graph.fp32.onnx": "gather"}
+    assert (read.attempts, read.islands, read.measured) == ((), {}, Measured())
+    assert (read.requested.engine, read.requested.made.sampler) == ("onnx", "gather")
+    assert read.to_json()["parity"] == {
+        "graph.fp32.onnx": {**old["parity"]["graph.fp32.onnx"], "photographs": [], "gate": "fp32", "also": []}
+    }
     assert open_bundle(tmp_path).precisions == ["fp32"]
 
 

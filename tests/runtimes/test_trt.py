@@ -12,11 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from receipts import receipt_of
 
 from brixel_edge.errors import BackendMissing, BuildError, BundleError, MemoryBudgetError, ParityError, SpecError
 from brixel_edge.export.engine.build import build
 from brixel_edge.export.engine.settings import BuildRequest, EngineSettings
+from brixel_edge.model.bundle import write_receipt
 from brixel_edge.model.engine_file import EngineIdentity, read_report, report_path
+from brixel_edge.model.receipt_sections import EngineRecord
 from brixel_edge.model.spec import ImageSpec, ModelSpec
 from brixel_edge.proof.proof import proof_from_references, save_proof
 from brixel_edge.runtimes.backends.first_load import passed_path
@@ -361,9 +364,8 @@ def test_the_plan_beside_a_graph_is_found(acted, plan_in, tmp_path):
 def beside(plan, features, *, proven=False):
     """Make the plan's folder a model directory whose proof is one image and these features of it."""
     report = read_report(plan)
-    engines = {plan.name: {"proven": proven, "sha256": report.sha256}}
-    record = {"manifest_version": 2, "spec": spec_of().to_json(), "files": {}, "engines": engines}
-    plan.with_name("model.json").write_text(json.dumps(record), encoding="utf-8")
+    engine = EngineRecord(backend="trt", graph="graph.fp16.onnx", report=report, proven=proven)
+    write_receipt(plan.parent, receipt_of(spec_of(), engines={plan.name: engine}))
     save_proof(proof_from_references(["a"], [IMAGE], [features]), plan.with_name("proof.npz"))
 
 

@@ -329,7 +329,7 @@ def test_what_is_missing_is_named_with_what_to_install(acted, graphs, tmp_path, 
         build_here(graphs("vit"), "fp32", tmp_path)
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(
-        BackendMissing, match=r"venv made with --system-site-packages; x86: pip install \"brixel-edge\[trt\]\""
+        BackendMissing, match=r"--system-site-packages\); on x86 with an NVIDIA GPU pip install 'brixel-edge\[trt\]'"
     ):
         build_here(graphs("vit"), "fp32", tmp_path)
 
