@@ -1,10 +1,14 @@
-"""The paper's adapter: a ViT-Adapter without injectors, which reads the frozen ViT and does not feed back into it.
+"""The paper's adapter and head: a ViT-Adapter without injectors, which reads the frozen ViT and does not feed back.
 
-Image -> spatial prior (1/4 and 1/8 maps) -> the 1/8 cells are queries that read the four tapped ViT maps in turn by
-deformable attention -> lifted onto the 1/4 map. Written from the description in arXiv 2511.05168 and of DINOv3's
-segmentation adapter. Only the parts that reach the output exist here: the authors also carry 1/16 and 1/32 queries,
-an `up` and a `guide_proj` block and three norms that change nothing (their keys are dropped by name in `weights`).
-Module names are the authors', so that their adapter files load as they are.
+Adapter: image -> spatial prior (1/4 and 1/8 maps) -> the 1/8 cells are queries that read the four tapped ViT maps in
+turn by deformable attention -> lifted onto the 1/4 map. Head: three shallow residual blocks at 64 channels, and the
+ViT's own map as the base, which is first halved and then enlarged eight times; the paper does not say so, but released
+adapters were trained that way.
+
+Written from the description in arXiv 2511.05168 and of DINOv3's segmentation adapter. Only the parts that reach the
+output exist here: the authors also carry 1/16 and 1/32 queries, an `up` and a `guide_proj` block and three norms that
+change nothing (their keys are dropped by name in `weights`). Module names are the authors', so that their adapter files
+load as they are.
 """
 
 from __future__ import annotations
@@ -19,6 +23,9 @@ from torch.nn import functional
 from brixel_edge.network.deformable import DeformableAttention, reference_points
 
 STEM_WIDTH = 64
+HEAD_WIDTH = 64
+HEAD_BLOCKS = 3
+MIX_GROUPS = 4
 NORM_EPS = 1e-6
 
 
@@ -193,3 +200,82 @@ class BrixelAdapter(nn.Module):
                 query = extractor(query, references, tokens, (height, width), query_grid)
         refined = query.transpose(1, 2).reshape(query.shape[0], -1, *query_grid)
         return self.norm1(fine + resize_map(refined, 4 * height, 4 * width))
+
+
+class ChannelNorm(nn.Module):
+    """LayerNorm over the channels of (B, C, h, w)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.ln = nn.LayerNorm(channels, eps=NORM_EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> the same shape."""
+        # As tokens: OpenVINO moves a map to them and back for nothing, but copies it for a permutation of four axes.
+        return self.ln(x.flatten(2).transpose(1, 2)).transpose(1, 2).reshape(x.shape)
+
+
+class ResidualBlock(nn.Module):
+    """x + pointwise(GELU(pointwise(GELU(depthwise(norm(x))))))."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.block = nn.Sequential(
+            ChannelNorm(channels),
+            nn.Conv2d(channels, channels, 3, padding=1, groups=channels),
+            nn.GELU(),
+            nn.Conv2d(channels, channels, 1),
+            nn.GELU(),
+            nn.Conv2d(channels, channels, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> the same shape."""
+        return x + self.block(x)
+
+
+class BrixelHead(nn.Module):
+    """Adapter map and the last ViT map -> dense features (B, D, 4h, 4w)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.align_in = nn.Conv2d(dim, HEAD_WIDTH, 1)
+        self.trunk = nn.Sequential(*(ResidualBlock(HEAD_WIDTH) for _ in range(HEAD_BLOCKS)))
+        self.mix = nn.Conv2d(HEAD_WIDTH, HEAD_WIDTH, 3, padding=1, groups=MIX_GROUPS)
+        self.head_norm = ChannelNorm(HEAD_WIDTH)
+        self.out_conv = nn.Conv2d(HEAD_WIDTH, dim, 1)
+
+    def forward(self, refined: Tensor, base: Tensor) -> Tensor:
+        """Fuse.
+
+        Args:
+            refined: (B, D, 4h, 4w), from the adapter.
+            base: (B, D, h, w), the last tapped ViT map; h and w even.
+
+        Returns:
+            (B, D, 4h, 4w).
+        """
+        height, width = base.shape[-2:]
+        x = self.align_in(refined)
+        # Each block has a residual of its own, and the trunk one around all three (found against the authors' outputs).
+        x = self.mix(x + self.trunk(x))
+        halved = resize_map(base, height // 2, width // 2)
+        return self.out_conv(self.head_norm(x)) + resize_map(halved, 4 * height, 4 * width)
+
+
+class BrixelRefiner(nn.Module):
+    """The paper's adapter and head.
+
+    Args:
+        dim: D, the backbone's width; a multiple of 32.
+        taps: how many ViT layers are read.
+    """
+
+    def __init__(self, dim: int, taps: int = 4) -> None:
+        super().__init__()
+        self.adapter = BrixelAdapter(dim, taps)
+        self.head = BrixelHead(dim)
+
+    def forward(self, image: Tensor, maps: list[Tensor]) -> Tensor:
+        """(B, 3, H, W) normalised and the tapped (B, D, h, w) maps -> (B, D, 4h, 4w)."""
+        return self.head(self.adapter(image, maps), maps[-1])

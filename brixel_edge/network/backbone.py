@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from brixel_edge.errors import BundleError, SpecError
 from brixel_edge.model.backbones import BackboneSpec, backbone_spec
+from brixel_edge.network.rotation import pin_rotations
 from brixel_edge.network.weights import (
     architecture_from_meta,
     meta_from_transformers,
@@ -82,27 +83,11 @@ class Backbone(nn.Module):
         vit.set_input_size(img_size=(height, width))
         vit.dynamic_img_size = False
         vit.patch_embed.flatten = True
-        if getattr(vit, "rope", None) is not None:
-            grid = [height // self.spec.patch_px, width // self.spec.patch_px]
-            vit.rope = _RopeTable(vit.rope.get_embed(grid))
+        pin_rotations(vit, (height // self.spec.patch_px, width // self.spec.patch_px))
         for module in vit.modules():
             if hasattr(module, "fused_attn"):
                 module.fused_attn = False
         return Backbone(vit, self.spec, self.trained)
-
-
-class _RopeTable(nn.Module):
-    """RoPE's sines and cosines for one grid, as a constant."""
-
-    table: Tensor
-
-    def __init__(self, table: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("table", table.detach().clone(), persistent=False)
-
-    def get_embed(self, shape: object = None) -> Tensor:
-        """The table; `shape` is timm's argument, and is the pinned one."""
-        return self.table
 
 
 def check_multiple(height: int, width: int, step_px: int) -> None:

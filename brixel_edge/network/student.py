@@ -17,31 +17,12 @@ from torch.nn import functional
 
 from brixel_edge.errors import BundleError, SpecError
 from brixel_edge.model.spec import AdapterKind
-from brixel_edge.network.adapter import BrixelAdapter
+from brixel_edge.network.adapter import BrixelRefiner
 from brixel_edge.network.backbone import RANDOM, Backbone, check_multiple
 from brixel_edge.network.conv_adapter import FULL_FRAME_SCALE, ConvRefiner, ConvSettings
-from brixel_edge.network.head import BrixelHead
 from brixel_edge.network.weights import read_adapter, strict_load
 
 UPSCALE = 4
-
-
-class BrixelRefiner(nn.Module):
-    """The paper's adapter and head.
-
-    Args:
-        dim: D, the backbone's width; a multiple of 32.
-        taps: how many ViT layers are read.
-    """
-
-    def __init__(self, dim: int, taps: int = 4) -> None:
-        super().__init__()
-        self.adapter = BrixelAdapter(dim, taps)
-        self.head = BrixelHead(dim)
-
-    def forward(self, image: Tensor, maps: list[Tensor]) -> Tensor:
-        """(B, 3, H, W) normalised and the tapped (B, D, h, w) maps -> (B, D, 4h, 4w)."""
-        return self.head(self.adapter(image, maps), maps[-1])
 
 
 class Student(nn.Module):

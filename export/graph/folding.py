@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from brixel_edge.network.adapter import BrixelRefiner
 from brixel_edge.network.deformable import DeformableAttention, SamplerKind
-from brixel_edge.network.student import BrixelRefiner
 
 
 def folded(refiner: nn.Module, sampler: SamplerKind, height: int, width: int) -> nn.Module:

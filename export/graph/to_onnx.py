@@ -22,7 +22,6 @@ from brixel_edge.errors import BuildError
 from brixel_edge.export.graph.census import Census, assert_census
 from brixel_edge.export.graph.fuse import FusedModel
 from brixel_edge.export.graph.passes import fusable_gelu, materialised_samples
-from brixel_edge.export.graph.rope import whole_rope
 from brixel_edge.machine.files import write_atomically
 from brixel_edge.model.onnx_file import SPEC_KEY
 from brixel_edge.model.spec import ModelSpec
@@ -51,7 +50,6 @@ def onnx_from_model(model: FusedModel, spec: ModelSpec, out: Path, *, has_sample
     image = torch.zeros((1, spec.image.height, spec.image.width, 3), dtype=torch.uint8)
     graph = _simplified(_traced(model, image))
     fusable_gelu(graph)
-    whole_rope(graph)
     _strip(graph)
     graph = onnx.shape_inference.infer_shapes(graph, strict_mode=True)
     if has_samples:
