@@ -37,11 +37,13 @@ from tqdm import tqdm
 from brixel_edge.network.adapter import Extractor
 from brixel_edge.network.backbone import load_backbone
 from brixel_edge.network.student import Student, build_refiner
-from brixel_edge.training.batches import IndexedData, SampleMaker, prefetched
+from brixel_edge.training.batches import IndexedData
 from brixel_edge.training.losses import LossSettings
 from brixel_edge.training.photograph_index import index_photographs
+from brixel_edge.training.prefetch import prefetched
 from brixel_edge.training.processes import Processes
-from brixel_edge.training.step import Arithmetics, Distiller, has_fast_bf16, plan_drop_paths
+from brixel_edge.training.samples import SampleMaker
+from brixel_edge.training.step import Arithmetics, Distiller, draw_drop_paths, has_fast_bf16
 from brixel_edge.training.teacher_cache import TeacherCache
 from brixel_edge.training.views import ViewSettings
 
@@ -95,8 +97,8 @@ def authors_spectrum(x: Tensor) -> Tensor:
     window = torch.hann_window(height, periodic=False, device=x.device)[:, None]
     window = window * torch.hann_window(width, periodic=False, device=x.device)
     amplitude = torch.fft.fft2(x * window, norm="ortho").abs().mean(1).flatten(1)
-    y = torch.arange(height, device=x.device) - (height - 1) / 2
-    radius = (y[:, None] ** 2 + (torch.arange(width, device=x.device) - (width - 1) / 2) ** 2).sqrt()
+    places_y, places_x = (torch.linspace(-1, 1, size, device=x.device) for size in (height, width))
+    radius = (places_y[:, None] ** 2 + places_x**2).sqrt()
     ring = (
         (torch.bucketize(radius / radius.max(), torch.linspace(0, 1, 25, device=x.device)) - 1).clamp(0, 23).flatten()
     )
@@ -160,7 +162,7 @@ def our_block(
     backbone = load_backbone(arguments.backbone).to(device)
     refiner = build_refiner(backbone.spec.width, len(backbone.spec.tap_layers), seed=SEED)
     assert refiner is not None
-    plan_drop_paths(refiner, 0.3)
+    draw_drop_paths(refiner, 0.3)
     student = Student(backbone, refiner).train().to(device)
     store = TeacherCache(cache, "benchmark") if cache else None
     distiller = Distiller(
@@ -186,8 +188,8 @@ def our_block(
 
     def steps(count: int) -> int:
         # Threads start and end within the block, and decode nothing beyond it: they take no time of the other one's.
-        plans = islice(data.plans(position), count)
-        with closing(prefetched(plans, arguments.workers, depth=2)) as batches:
+        ahead = islice(data.batches(position), count)
+        with closing(prefetched(ahead, arguments.workers, depth=2)) as batches:
             for _ in range(count):
                 batch = next(batches)
                 terms = distiller.step(batch, next(done), 1e-3)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,35 @@ def photographs(photograph_paths: list[Path]) -> list[np.ndarray]:
     import cv2
 
     return [cv2.imread(str(path)) for path in photograph_paths]
+
+
+@pytest.fixture(scope="session")
+def in_tiny_world():
+    """A context: the backbone `tiny` is in the table; one thread, for bits depend on how many there are."""
+    import torch
+    from tiny_training import TINY
+
+    from brixel_edge.model.backbones import BACKBONES, BackboneSpec
+
+    @contextmanager
+    def world() -> Iterator[None]:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setitem(BACKBONES, "tiny", BackboneSpec(**TINY))
+                yield
+        finally:
+            torch.set_num_threads(threads)
+
+    return world
+
+
+@pytest.fixture
+def tiny(in_tiny_world) -> Iterator[None]:
+    """The backbone `tiny`, two blocks of width 32, while a test runs."""
+    with in_tiny_world():
+        yield
 
 
 @pytest.fixture(scope="session")

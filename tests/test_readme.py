@@ -71,7 +71,11 @@ def workshop(tmp_path_factory, photograph_paths) -> Path:
     torch.save(small_dinov3(), folder / "dinov3_vits16.pth")
     refiner = build_refiner(64, taps=4)
     assert refiner is not None
-    save_adapter(folder / "adapter.safetensors", refiner, {"adapter": "brixel", "dim": 64, "tap_layers": [0, 1, 2, 3]})
+    save_adapter(
+        folder / "adapter.safetensors",
+        refiner.state_dict(),
+        {"adapter": "brixel", "dim": 64, "tap_layers": [0, 1, 2, 3]},
+    )
     (folder / "photos").mkdir()
     for path in photograph_paths[:2]:
         shutil.copy(path, folder / "photos")

@@ -221,7 +221,7 @@ def _load_torch_side() -> None:
 
 def summary(record: dict[str, Any]) -> str:
     """The record for people."""
-    from brixel_edge.training.results import ADAPTER_NAME, table
+    from brixel_edge.training.results import ADAPTER_NAME
     from brixel_edge.training.validation import METRICS
 
     out, best = record["settings"]["out"], record["best"]
@@ -234,7 +234,8 @@ def summary(record: dict[str, Any]) -> str:
         lines.append(f"  {UNTRAINED_NOTICE}")
     if best:
         lines.append(f"  {best['photographs']} photographs held out, against the teacher's map:")
-        lines.append(table(best["baseline"], best["student"], METRICS))
+        lines.append(f"{'':>16}  {'bilinear':>10}  {'student':>10}")
+        lines += [f"{name:>16}  {best['baseline'][name]:10.4f}  {best['student'][name]:10.4f}" for name in METRICS]
     return "\n".join(lines)
 
 
@@ -260,7 +261,7 @@ def main(argv: list[str] | None = None) -> int:
 
         settings = settings_from_arguments(arguments)
         with logging_redirect_tqdm([logging.getLogger(LOGGER_NAME)]):
-            record = train(settings, tqdm)
+            record = train(settings, lambda line: tqdm.write(f"{PROGRAM}: {line}", file=sys.stderr))
         return record, summary(record)
 
     with _quiet_unless_first():

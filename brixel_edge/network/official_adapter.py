@@ -10,7 +10,6 @@ import io
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from brixel_edge.machine.files import write_atomically
 from brixel_edge.network.weights import State
@@ -67,7 +66,7 @@ def official_state(state: State) -> State:
     return official
 
 
-def write_official(path: Path, state: dict[str, Tensor]) -> None:
+def write_official(path: Path, state: State) -> None:
     """Write a .pth that the authors' loader and ours read.
 
     Raises:

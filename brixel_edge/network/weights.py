@@ -269,12 +269,12 @@ def read_adapter(path: Path) -> tuple[State, dict[str, object]]:
     return live, metadata
 
 
-def save_adapter(path: Path, refiner: nn.Module, metadata: dict[str, object]) -> None:
+def save_adapter(path: Path, weights: State, metadata: dict[str, object]) -> None:
     """Write a refiner's weights as safetensors, under a temporary name first.
 
     Args:
         path: where to.
-        refiner: its state dict has `adapter.*` and `head.*` keys.
+        weights: a refiner's state dict, with `adapter.*` and `head.*` keys.
         metadata: kept as JSON inside the file; at least `adapter`, `dim` and `tap_layers`.
 
     Raises:
@@ -283,6 +283,6 @@ def save_adapter(path: Path, refiner: nn.Module, metadata: dict[str, object]) ->
     lacking = {"adapter", "dim", "tap_layers"} - metadata.keys()
     if lacking:
         raise SpecError(f"adapter metadata lacks {sorted(lacking)}")
-    state = {key: value.detach().cpu().contiguous() for key, value in refiner.state_dict().items()}
+    state = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
     with replacing(path) as temporary:
         save_file(state, temporary, metadata={METADATA_KEY: json.dumps(metadata, sort_keys=True)})

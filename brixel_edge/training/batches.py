@@ -1,124 +1,25 @@
-"""From a plan of photographs to batches of pixels, decoded ahead by threads.
-
-Pillow and numpy release the interpreter while they decode and resize, so threads are enough and nothing is copied
-between processes. What a batch holds depends on seed and position only, never on which thread was faster.
-"""
+"""Which photographs make the next batch: of an index in a planned order, of streamed shards, of those held out."""
 
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
 from itertools import islice
 
 import numpy as np
-from numpy.typing import NDArray
 
 from brixel_edge.errors import DataError
-from brixel_edge.image.resize import resize_image
 from brixel_edge.training.epochs import epoch_batches
 from brixel_edge.training.photograph_index import PhotographIndex, Tally
 from brixel_edge.training.photograph_stream import StreamedPhotographs, StreamPosition
-from brixel_edge.training.photographs import UnusablePhotograph, photograph_view
-from brixel_edge.training.teacher_cache import TeacherCache
-from brixel_edge.training.views import SCALE, ViewSettings, crop_box, teacher_size
+from brixel_edge.training.photographs import UnusablePhotograph
+from brixel_edge.training.prefetch import BatchJobs, Position
+from brixel_edge.training.samples import Sample, SampleMaker
+from brixel_edge.training.views import SCALE, Size
 
 logger = logging.getLogger(__name__)
-
-Size = tuple[int, int]
-Position = dict[str, int]
-"""Where a run goes on: plain numbers, kept in its checkpoints."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sample:
-    """One photograph, ready.
-
-    Attributes:
-        name: for messages.
-        student: (H, W, 3) uint8 RGB, or (4H, 4W, 3) for a student that takes the full frame.
-        teacher: (4H, 4W, 3) uint8 RGB; None where the cache had its map.
-        target: (D, h, w) fp16 from the cache, or None.
-        cache_key: where the map is to be kept, or None.
-    """
-
-    name: str
-    student: NDArray[np.uint8]
-    teacher: NDArray[np.uint8] | None
-    target: NDArray[np.float16] | None = None
-    cache_key: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """Photographs of one step in one process.
-
-    Attributes:
-        names: of the photographs.
-        student: (B, H, W, 3) uint8 RGB, or (B, 4H, 4W, 3) of the full frame.
-        teacher: (M, 4H, 4W, 3) uint8 RGB, of those photographs only whose map is not cached; None where all are.
-        samples: of which it is made.
-        after: position of the next batch.
-    """
-
-    names: tuple[str, ...]
-    student: NDArray[np.uint8]
-    teacher: NDArray[np.uint8] | None
-    samples: tuple[Sample, ...]
-    after: Position
-
-
-@dataclass(frozen=True, kw_only=True)
-class SampleMaker:
-    """Makes both views of an encoded photograph.
-
-    Attributes:
-        views: of the run.
-        cache: of the teacher's maps, or None.
-        student_scale: 4 for a student that takes the full frame and makes the backbone's view itself.
-    """
-
-    views: ViewSettings
-    cache: TeacherCache | None = None
-    student_scale: int = 1
-
-    def sample(self, data: bytes, name: str, size: Size, key: Sequence[int]) -> Sample:
-        """Decode a photograph.
-
-        Args:
-            data: encoded.
-            name: for messages.
-            size: the student's (height, width) [px].
-            key: seeds what is random about the view.
-
-        Raises:
-            UnusablePhotograph: it cannot be shown.
-        """
-        random = np.random.default_rng(tuple(key)) if self.views.is_random else None
-        is_mirrored = random is not None and self.views.flips and random.random() < 0.5
-        cache_key = None
-        if self.cache is not None:
-            view = f"{size[0]}x{size[1]} centre mirrored={is_mirrored} student x{self.student_scale}"
-            cache_key = self.cache.key(data, view)
-            if (hit := self.cache.get(cache_key)) is not None:
-                return Sample(name=name, student=hit.student, teacher=None, target=hit.target, cache_key=cache_key)
-        height, width = teacher_size(size)
-        view = photograph_view(data, height, width, lambda h, w: crop_box(h, w, size, self.views, random))
-        view = view[:, ::-1] if is_mirrored else view
-        student = resize_image(view, self.student_scale * size[0], self.student_scale * size[1])
-        return Sample(name=name, student=student, teacher=view, cache_key=cache_key)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoadPlan:
-    """What the threads do for one batch: one call a photograph."""
-
-    size: Size
-    jobs: tuple[Callable[[], Sample], ...]
-    after: Position
 
 
 class IndexedData:
@@ -141,16 +42,16 @@ class IndexedData:
         self.eligible = index.eligible(maker.views.sizes, maker.views.max_upscale)
         self.tally = Tally()
 
-    def plans(self, position: Position) -> Iterator[LoadPlan]:
+    def batches(self, position: Position) -> Iterator[BatchJobs]:
         """Without end, from a position `{epoch, batch}` on; {} is the beginning."""
         epoch, first = position.get("epoch", 0), position.get("batch", 0)
         while True:
-            batches = epoch_batches(self.eligible, self._batch, self._seed, epoch)
-            for number in range(first, len(batches)):
-                size = self._maker.views.sizes[batches[number].size_index]
-                part = batches[number].part(self._rank, self._world)
+            planned = epoch_batches(self.eligible, self._batch, self._seed, epoch)
+            for number in range(first, len(planned)):
+                size = self._maker.views.sizes[planned[number].size_index]
+                part = planned[number].part(self._rank, self._world)
                 jobs = tuple(partial(self._load, int(place), size, epoch) for place in part)
-                yield LoadPlan(size=size, jobs=jobs, after={"epoch": epoch, "batch": number + 1})
+                yield BatchJobs(jobs=jobs, after={"epoch": epoch, "batch": number + 1})
             epoch, first = epoch + 1, 0
 
     def steps_in(self, epochs: int) -> int:
@@ -184,7 +85,7 @@ class StreamedData:
         self._stream, self._maker, self._share, self._seed = stream, maker, share, seed
         self.tally = Tally()
 
-    def plans(self, position: Position) -> Iterator[LoadPlan]:
+    def batches(self, position: Position) -> Iterator[BatchJobs]:
         """Without end, from a position `{epoch, shard, sample, batch}` on; {} is the beginning."""
         number = position.get("batch", 0)
         start = StreamPosition(**{key: value for key, value in position.items() if key != "batch"})
@@ -198,7 +99,7 @@ class StreamedData:
                 for item in items
             )
             number += 1
-            yield LoadPlan(size=size, jobs=jobs, after={**asdict(items[-1].after), "batch": number})
+            yield BatchJobs(jobs=jobs, after={**asdict(items[-1].after), "batch": number})
 
     def _load(self, data: bytes, name: str, size: Size, key: Sequence[int]) -> Sample:
         try:
@@ -209,9 +110,9 @@ class StreamedData:
             raise
 
 
-def validation_plans(
+def validation_batches(
     index: PhotographIndex, maker: SampleMaker, *, batch: int, limit: int, rank: int = 0, world: int = 1
-) -> list[LoadPlan]:
+) -> list[BatchJobs]:
     """This process's held-out photographs, each once, at the first size of the run.
 
     Args:
@@ -240,63 +141,4 @@ def validation_plans(
 
     mine = [int(place) for place in spread[rank::world]]
     chunks = [mine[start : start + batch] for start in range(0, len(mine), batch)]
-    return [LoadPlan(size=size, jobs=tuple(partial(load, place) for place in chunk), after={}) for chunk in chunks]
-
-
-def batch_from_samples(samples: Sequence[Sample], after: Position) -> Batch:
-    """Stack the photographs of a batch."""
-    teachers = [sample.teacher for sample in samples if sample.teacher is not None]
-    return Batch(
-        names=tuple(sample.name for sample in samples),
-        student=np.stack([sample.student for sample in samples]),
-        teacher=np.stack(teachers) if teachers else None,
-        samples=tuple(samples),
-        after=after,
-    )
-
-
-def _assembled(futures: Sequence[Future[Sample]], plan: LoadPlan, is_filled: bool) -> Batch | None:
-    samples: list[Sample | None] = []
-    for future in futures:
-        try:
-            samples.append(future.result())
-        except UnusablePhotograph:
-            samples.append(None)
-    good = [sample for sample in samples if sample is not None]
-    if not good:
-        return None
-    if is_filled:
-        good = [sample if sample is not None else good[place % len(good)] for place, sample in enumerate(samples)]
-    return batch_from_samples(good, plan.after)
-
-
-def prefetched(
-    plans: Iterator[LoadPlan], workers: int, depth: int, is_filled: bool = True
-) -> Generator[Batch, None, None]:
-    """Batches in the order of their plans, the next `depth` of them being decoded meanwhile.
-
-    Args:
-        plans: what to load; read ahead of what is yielded.
-        workers: decoding threads.
-        depth: batches under way at a time; this bounds the memory.
-        is_filled: keep a batch's size: a photograph of the batch takes the place of one that could not be used.
-    """
-    with ThreadPoolExecutor(workers, "decode") as decoders, ThreadPoolExecutor(1, "assemble") as assembler:
-        pending: deque[Future[Batch | None]] = deque()
-
-        def submit(plan: LoadPlan) -> None:
-            futures = [decoders.submit(job) for job in plan.jobs]
-            pending.append(assembler.submit(_assembled, futures, plan, is_filled))
-
-        try:
-            for plan in islice(plans, depth):
-                submit(plan)
-            while pending:
-                batch = pending.popleft().result()
-                for plan in islice(plans, 1):
-                    submit(plan)
-                if batch is not None:
-                    yield batch
-        finally:
-            decoders.shutdown(wait=False, cancel_futures=True)
-            assembler.shutdown(wait=False, cancel_futures=True)
+    return [BatchJobs(jobs=tuple(partial(load, place) for place in chunk), after={}) for chunk in chunks]

@@ -1,6 +1,6 @@
 """Which photographs are seen when: a pure function of seed and epoch, so that a run can stop and go on anywhere.
 
-Every process computes the same plan and takes its own part of each batch. Knows no files and no pixels.
+Every process computes the same order and takes its own part of each batch. Knows no files and no pixels.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from brixel_edge.errors import DataError
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlannedBatch:
+class EpochBatch:
     """One step's photographs, over all processes.
 
     Attributes:
@@ -31,7 +31,7 @@ class PlannedBatch:
         return self.photographs[rank * share : (rank + 1) * share]
 
 
-def epoch_batches(eligible: NDArray[np.bool_], batch: int, seed: int, epoch: int) -> list[PlannedBatch]:
+def epoch_batches(eligible: NDArray[np.bool_], batch: int, seed: int, epoch: int) -> list[EpochBatch]:
     """The batches of an epoch, each photograph at most once; what does not fill a batch is left for another epoch.
 
     Args:
@@ -49,29 +49,27 @@ def epoch_batches(eligible: NDArray[np.bool_], batch: int, seed: int, epoch: int
     choices = eligible.sum(1)
     drawn = (random.random(len(eligible)) * choices).astype(np.int64)
     rank_of_size = np.where(eligible, eligible.cumsum(1) - 1, -1)
-    planned: list[tuple[int, PlannedBatch]] = []
+    ordered: list[tuple[int, EpochBatch]] = []
     for size_index in range(eligible.shape[1]):
         places = np.flatnonzero((rank_of_size[:, size_index] == drawn)[order])
         for start in range(0, len(places) - batch + 1, batch):
             chosen = places[start : start + batch]
-            planned.append((int(chosen[-1]), PlannedBatch(size_index=size_index, photographs=order[chosen])))
+            ordered.append((int(chosen[-1]), EpochBatch(size_index=size_index, photographs=order[chosen])))
     # A batch is seen when its last photograph's turn comes, so sizes mix evenly.
-    return [plan for _, plan in sorted(planned, key=lambda item: item[0])]
+    return [chosen for _, chosen in sorted(ordered, key=lambda item: item[0])]
 
 
-def check_plan(eligible: NDArray[np.bool_], batch: int, world: int, seed: int) -> int:
-    """The number of batches in the first epoch.
+def check_batch(eligible: NDArray[np.bool_], batch: int, world: int, seed: int) -> None:
+    """See that there is a first epoch, and that its batches can be shared.
 
     Raises:
         DataError: a batch that the processes cannot share evenly, or too few photographs for one.
     """
     if batch % world:
         raise DataError(f"batch {batch} does not divide among {world} processes; use {max(batch // world, 1) * world}")
-    first = len(epoch_batches(eligible, batch, seed, 0))
-    if not first:
+    if not epoch_batches(eligible, batch, seed, 0):
         usable = int(eligible.any(1).sum())
         raise DataError(
             f"{usable} of {len(eligible)} photographs are large enough, too few for a batch of {batch} of one size; "
             "lower --batch or --size, or allow enlarging with --max-upscale"
         )
-    return first

@@ -101,13 +101,13 @@ def ring_index(height: int, width: int, mask: SpectralMask) -> Tensor:
 
     `high`: the circle's radius is the spatial frequency, so entry (0, 0), the mean of the map, has radius 0.
     `authors`: the radius is the distance from the middle of the array, although the FFT is not shifted. What they call
-    high frequencies is then nearly everything but the high frequencies, the mean included.
+    high frequencies is then nearly everything but the high frequencies, the mean included. Coordinates run from -1 to 1
+    on each axis, so of a map that is not square the circles are ellipses of entries.
     """
     if mask == "high":
         y, x = torch.fft.fftfreq(height, dtype=torch.float64), torch.fft.fftfreq(width, dtype=torch.float64)
     else:
-        y = torch.arange(height, dtype=torch.float64) - (height - 1) / 2
-        x = torch.arange(width, dtype=torch.float64) - (width - 1) / 2
+        y, x = (torch.linspace(-1, 1, size, dtype=torch.float64) for size in (height, width))
     radius = (y[:, None].square() + x[None, :].square()).sqrt()
     # (lower, upper] bins, as torch.bucketize makes them.
     return ((radius / radius.max() * SPECTRAL_BINS).ceil() - 1).clamp(0, SPECTRAL_BINS - 1).long()
@@ -187,9 +187,6 @@ class LossSettings:
             raise SpecError(f"spectral mask {self.spectral_mask!r} is not one of {', '.join(get_args(SpectralMask))}")
         if self.components < 1:
             raise SpecError(f"{self.components} principal components; give 1 or more (the paper has 8)")
-
-
-AUTHORS_LOSSES = LossSettings(edge_norm="mse", spectral_mask="authors")
 
 
 def distillation_loss(

@@ -11,23 +11,20 @@ import logging
 import os
 import tarfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from brixel_edge.errors import DataError
+from brixel_edge.machine.progress import progress
 from brixel_edge.training.photographs import UnusablePhotograph, open_photograph, upright_size
 from brixel_edge.training.views import fits
 
 logger = logging.getLogger(__name__)
-
-Progress = Callable[..., Iterable[Any]]
-"""Called as tqdm is: progress(iterable, total=..., desc=...)."""
 
 SHARD_SUFFIX = ".tar"
 # In shards other members (.json, .txt, .cls) belong to the format; in a folder every file is looked at.
@@ -131,13 +128,13 @@ class PhotographIndex:
         ).reshape(len(self.photographs), len(sizes))
 
 
-def index_photographs(sources: Sequence[Path], workers: int = 8, progress: Progress | None = None) -> PhotographIndex:
+def index_photographs(sources: Sequence[Path], workers: int = 8, *, is_shown: bool = False) -> PhotographIndex:
     """Find and look at all photographs of folders, tar shards and single files.
 
     Args:
         sources: existing paths; a folder is searched through, shards in it included, hidden files excluded.
         workers: threads.
-        progress: as tqdm; None shows nothing.
+        is_shown: show on stderr how far it is.
 
     Raises:
         DataError: there are none.
@@ -146,7 +143,7 @@ def index_photographs(sources: Sequence[Path], workers: int = 8, progress: Progr
     found = sorted((item for source in sources for item in _files_of(source, tally)), key=lambda item: item.name)
     with ThreadPoolExecutor(workers) as pool:
         seen = pool.map(lambda item: _with_size(item, tally), found)
-        tracked = progress(seen, total=len(found), desc="photographs") if progress else seen
+        tracked = progress(seen, "photographs", total=len(found)) if is_shown else seen
         photographs = tuple(item for item in tracked if item is not None)
     where = ", ".join(str(source) for source in sources)
     if not photographs:

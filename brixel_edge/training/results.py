@@ -10,19 +10,18 @@ import io
 import json
 import logging
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from torch import nn
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from brixel_edge.errors import TrainingError
 from brixel_edge.machine.files import write_atomically
 from brixel_edge.network.official_adapter import write_official
-from brixel_edge.network.weights import save_adapter
+from brixel_edge.network.weights import State, save_adapter
 from brixel_edge.training.panel import panel_from_examples
 from brixel_edge.training.validation import Evaluation
 
@@ -138,14 +137,12 @@ def write_record(out: Path, record: dict[str, Any]) -> None:
         logger.warning("%s could not be written (%s); training goes on", out / RECORD_NAME, error)
 
 
-def write_adapter(
-    out: Path, refiner: nn.Module, metadata: dict[str, Any], official: Path | None, is_last: bool
-) -> bool:
+def write_adapter(out: Path, weights: State, metadata: dict[str, object], official: Path | None, is_last: bool) -> bool:
     """Write the weights.
 
     Args:
         out: the run's folder.
-        refiner: what was trained.
+        weights: of the refiner.
         metadata: kept in the file.
         official: also under the authors' names here, or None.
         is_last: whether there will be no other chance.
@@ -157,9 +154,9 @@ def write_adapter(
         TrainingError: they are not, and this was the last chance.
     """
     try:
-        save_adapter(out / ADAPTER_NAME, refiner, metadata)
+        save_adapter(out / ADAPTER_NAME, weights, metadata)
         if official is not None:
-            write_official(official, refiner.state_dict())
+            write_official(official, weights)
     except (OSError, SafetensorError) as error:
         message = f"{out / ADAPTER_NAME} could not be written ({error})"
         if is_last:
@@ -167,10 +164,3 @@ def write_adapter(
         logger.warning("%s; training goes on", message)
         return False
     return True
-
-
-def table(baseline: dict[str, float], student: dict[str, float], names: Sequence[str]) -> str:
-    """Both candidates' metrics, for people."""
-    lines = [f"{'':>16}  {'bilinear':>10}  {'student':>10}"]
-    lines += [f"{name:>16}  {baseline[name]:10.4f}  {student[name]:10.4f}" for name in names]
-    return "\n".join(lines)

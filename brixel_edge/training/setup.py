@@ -16,15 +16,16 @@ from torch.nn.parallel import DistributedDataParallel
 from brixel_edge.errors import BackendMissing, DataError
 from brixel_edge.network.backbone import Backbone, load_backbone
 from brixel_edge.network.student import Student, build_refiner
-from brixel_edge.training.batches import IndexedData, SampleMaker, StreamedData, validation_plans
+from brixel_edge.training.batches import IndexedData, StreamedData, validation_batches
 from brixel_edge.training.batchnorm import scale_momentum, synced_batchnorm
-from brixel_edge.training.epochs import check_plan
-from brixel_edge.training.photograph_index import PhotographIndex, Progress, index_photographs
+from brixel_edge.training.epochs import check_batch
+from brixel_edge.training.photograph_index import PhotographIndex, index_photographs
 from brixel_edge.training.photograph_sources import resolve_sources
 from brixel_edge.training.photograph_stream import StreamedPhotographs
 from brixel_edge.training.processes import Processes
+from brixel_edge.training.samples import SampleMaker
 from brixel_edge.training.settings import STREAM_WARMUP_SHARE, TrainSettings
-from brixel_edge.training.step import Arithmetics, Distiller, has_fast_bf16, plan_drop_paths
+from brixel_edge.training.step import Arithmetics, Distiller, draw_drop_paths, has_fast_bf16
 from brixel_edge.training.teacher_cache import TeacherCache, check_cache_fits, entry_bytes
 from brixel_edge.training.validation import Validator
 from brixel_edge.training.views import ViewSettings
@@ -79,9 +80,7 @@ def weights_hash(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def run_from_settings(
-    settings: TrainSettings, processes: Processes, device: str, progress: Progress | None = None
-) -> Run:
+def run_from_settings(settings: TrainSettings, processes: Processes, device: str) -> Run:
     """Load, check and build.
 
     Raises:
@@ -97,11 +96,11 @@ def run_from_settings(
     scale = student.view_scale
     grids = [student.grid(scale * height, scale * width) for height, width in settings.views.sizes]
     maker = SampleMaker(views=settings.views, cache=_cache(settings, backbone_hash, arithmetics), student_scale=scale)
-    data, facts = _training_data(settings, processes, maker, progress)
+    data, facts = _training_data(settings, processes, maker)
     if settings.cache is not None:
         _check_cache(settings, data, backbone.spec.width, grids, scale)
     total, warmup = _lengths(settings, data)
-    validator, val_facts = _validator(settings, processes, scale, progress)
+    validator, val_facts = _validator(settings, processes, scale)
     distiller = _distiller(settings, student, processes, arithmetics, maker.cache)
     return Run(
         settings=settings,
@@ -139,7 +138,7 @@ def _student(settings: TrainSettings, backbone: Backbone, processes: Processes, 
     spec = backbone.spec
     refiner = build_refiner(spec.width, len(spec.tap_layers), settings.adapter, settings.seed, settings.conv)
     assert refiner is not None
-    plan_drop_paths(refiner, settings.drop_path)
+    draw_drop_paths(refiner, settings.drop_path)
     scale_momentum(refiner, settings.batch)
     refiner = synced_batchnorm(refiner, processes, device.type)
     return Student(backbone, refiner).train().to(device)
@@ -152,7 +151,7 @@ def _cache(settings: TrainSettings, backbone_hash: str, arithmetics: Arithmetics
 
 
 def _training_data(
-    settings: TrainSettings, processes: Processes, maker: SampleMaker, progress: Progress | None
+    settings: TrainSettings, processes: Processes, maker: SampleMaker
 ) -> tuple[IndexedData | StreamedData, dict[str, Any]]:
     sources = resolve_sources(settings.data)
     rank, world, seed = processes.rank, processes.world, settings.seed
@@ -162,12 +161,12 @@ def _training_data(
         digest = hashlib.sha256("\n".join(sources.streams).encode()).hexdigest()
         data = StreamedData(stream, maker, share=settings.batch // world, seed=seed)
         return data, {"hash": digest, "hash_of": "names of the shards", "shards": len(sources.streams)}
-    index = index_photographs(sources.paths, settings.workers, progress)
+    index = index_photographs(sources.paths, settings.workers, is_shown=processes.is_first)
     hashes = processes.gather(index.data_hash)
     if len(set(hashes)) > 1:
         raise DataError("the processes see different photographs; give all machines the same --data")
     data = IndexedData(index, maker, batch=settings.batch, seed=seed, rank=rank, world=world)
-    check_plan(data.eligible, settings.batch, world, seed)
+    check_batch(data.eligible, settings.batch, world, seed)
     return data, {**_index_facts(index), "too_small": int((~data.eligible.any(1)).sum())}
 
 
@@ -214,20 +213,20 @@ def _lengths(settings: TrainSettings, data: IndexedData | StreamedData) -> tuple
     return total, settings.warmup_steps if settings.warmup_steps is not None else epoch
 
 
-def _validator(
-    settings: TrainSettings, processes: Processes, scale: int, progress: Progress | None
-) -> tuple[Validator, dict[str, Any]]:
+def _validator(settings: TrainSettings, processes: Processes, scale: int) -> tuple[Validator, dict[str, Any]]:
     sources = resolve_sources(settings.val)
     if sources.streams:
         raise DataError("--val must be read again and again; give a folder or local .tar shards")
-    index = index_photographs(sources.paths, settings.workers, progress)
+    index = index_photographs(sources.paths, settings.workers, is_shown=processes.is_first)
     views = ViewSettings(sizes=settings.views.sizes[:1], max_upscale=settings.views.max_upscale)
     share = max(1, settings.batch // processes.world)
-    plans = validation_plans(
+    batches = validation_batches(
         index, SampleMaker(views=views, student_scale=scale), batch=share, limit=settings.val_limit,
         rank=processes.rank, world=processes.world,
     )  # fmt: skip
-    validator = Validator(plans, settings.losses, processes, workers=settings.workers, depth=min(2, settings.prefetch))
+    validator = Validator(
+        batches, settings.losses, processes, workers=settings.workers, depth=min(2, settings.prefetch)
+    )
     return validator, _index_facts(index)
 
 

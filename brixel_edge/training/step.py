@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from brixel_edge.network.adapter import DropPath
 from brixel_edge.network.backbone import Backbone
 from brixel_edge.network.student import Student
-from brixel_edge.training.batches import Batch
 from brixel_edge.training.block_attention import BlockAttention
 from brixel_edge.training.losses import LossSettings, distillation_loss
+from brixel_edge.training.prefetch import Batch
 from brixel_edge.training.processes import Processes
 from brixel_edge.training.teacher_cache import CachedView, TeacherCache
 
@@ -31,7 +31,7 @@ def has_fast_bf16(device: torch.device) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-class PlannedDropPath(nn.Module):
+class DrawnDropPath(nn.Module):
     """Stochastic depth whose choices are drawn for the whole batch of a step, whoever computes which part of it.
 
     Args:
@@ -63,13 +63,13 @@ class PlannedDropPath(nn.Module):
         return x * self.kept.view(-1, *(1,) * (x.ndim - 1)) / (1 - self.rate)
 
 
-def plan_drop_paths(module: nn.Module, rate: float) -> None:
+def draw_drop_paths(module: nn.Module, rate: float) -> None:
     """Replace every DropPath below a module by one that is drawn from outside."""
     for name, child in module.named_children():
         if isinstance(child, DropPath):
-            setattr(module, name, PlannedDropPath(rate))
+            setattr(module, name, DrawnDropPath(rate))
         else:
-            plan_drop_paths(child, rate)
+            draw_drop_paths(child, rate)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,12 +112,14 @@ class Distiller:
     ) -> None:
         self.student, self.optimiser = student, optimiser
         self.backbone: Backbone = student.backbone
+        assert student.refiner is not None
+        self.refiner: nn.Module = student.refiner
         self.device = next(student.backbone.parameters()).device
         self._network = network
         self._teacher = student.backbone if teacher is None else teacher
         self._losses, self._arithmetics, self._processes, self._seed = losses, arithmetics, processes, seed
         self._teacher_batch, self._cache = teacher_batch, cache
-        self._drop_paths = [module for module in student.modules() if isinstance(module, PlannedDropPath)]
+        self._drop_paths = [module for module in student.modules() if isinstance(module, DrawnDropPath)]
         spec = student.backbone.spec
         self._mean = torch.tensor(spec.mean, device=self.device).view(3, 1, 1) * 255
         self._std = torch.tensor(spec.std, device=self.device).view(3, 1, 1) * 255

@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from brixel_edge.network.student import backbone_view
-from brixel_edge.training.batches import Batch, LoadPlan, Sample, prefetched
 from brixel_edge.training.losses import LossSettings, distillation_loss, edge_loss, l1_loss, principal_directions
+from brixel_edge.training.prefetch import Batch, BatchJobs, prefetched
 from brixel_edge.training.processes import Processes
+from brixel_edge.training.samples import Sample
 from brixel_edge.training.step import Distiller
 
 METRICS = ("cosine", "cosine_centred", "l1", "edge", "total")
@@ -99,8 +100,7 @@ def candidate_maps(distiller: Distiller, batch: Batch, size: tuple[int, int]) ->
     image = distiller.normalised(batch.student)
     with distiller.student_arithmetic():
         maps = distiller.backbone(backbone_view(image, distiller.student.view_scale))
-        assert distiller.student.refiner is not None
-        student = distiller.student.refiner(image, maps).float()
+        student = distiller.refiner(image, maps).float()
     return functional.interpolate(maps[-1].float(), size=size, mode="bilinear", align_corners=False), student
 
 
@@ -108,7 +108,7 @@ class Validator:
     """Held-out photographs of this process, measured again and again.
 
     Args:
-        plans: this process's photographs, each once.
+        batches: this process's photographs, each once.
         losses: what `edge` and `total` mean.
         processes: of the run.
         workers: decoding threads.
@@ -118,7 +118,7 @@ class Validator:
 
     def __init__(
         self,
-        plans: Sequence[LoadPlan],
+        batches: Sequence[BatchJobs],
         losses: LossSettings,
         processes: Processes,
         *,
@@ -126,14 +126,13 @@ class Validator:
         depth: int = 2,
         examples: int = 4,
     ) -> None:
-        self._plans, self._losses, self._processes = plans, losses, processes
+        self._jobs, self._losses, self._processes = batches, losses, processes
         self._workers, self._depth, self._examples = workers, depth, examples
         self._held: list[Batch] | None = None
 
     def evaluate(self, distiller: Distiller) -> Evaluation:
         """Measure and average over all processes; the student's refiner is left in the mode it was in."""
-        refiner = distiller.student.refiner
-        assert refiner is not None
+        refiner = distiller.refiner
         was_training = refiner.training
         refiner.eval()
         sums = torch.zeros(2 * len(METRICS) + 1, dtype=torch.float64)
@@ -165,7 +164,7 @@ class Validator:
             return
         held: list[Batch] = []
         held_bytes = shown = 0
-        for batch in prefetched(iter(self._plans), self._workers, self._depth, is_filled=False):
+        for batch in prefetched(iter(self._jobs), self._workers, self._depth, is_filled=False):
             teacher = distiller.targets(batch).half().float()
             yield batch, teacher
             held_bytes += 2 * teacher.numel()

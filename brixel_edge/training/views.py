@@ -15,6 +15,8 @@ from brixel_edge.errors import SpecError
 from brixel_edge.training.photographs import Box, UnusablePhotograph
 
 Crops = Literal["centre", "random"]
+Size = tuple[int, int]
+"""(height, width) [px]."""
 
 SCALE = 4
 TOO_SMALL = "too small for the teacher's view"
@@ -34,7 +36,7 @@ class ViewSettings:
         max_upscale: how much a photograph may be enlarged to fill the teacher's view; 1 leaves smaller ones out.
     """
 
-    sizes: tuple[tuple[int, int], ...] = ((256, 256),)
+    sizes: tuple[Size, ...] = ((256, 256),)
     crops: Crops = "centre"
     flips: bool = False
     max_upscale: float = 1.0
@@ -53,12 +55,12 @@ class ViewSettings:
         return self.flips or self.crops == "random"
 
 
-def teacher_size(size: tuple[int, int]) -> tuple[int, int]:
+def teacher_size(size: Size) -> Size:
     """(height, width) [px] of the teacher's view for a student's."""
     return SCALE * size[0], SCALE * size[1]
 
 
-def fits(height: int, width: int, size: tuple[int, int], max_upscale: float) -> bool:
+def fits(height: int, width: int, size: Size, max_upscale: float) -> bool:
     """Whether a photograph of height x width [px] fills the teacher's view of a student size."""
     needed_height, needed_width = teacher_size(size)
     slack = max_upscale * (1 + _SLACK_PX)
@@ -66,7 +68,7 @@ def fits(height: int, width: int, size: tuple[int, int], max_upscale: float) -> 
 
 
 def crop_box(
-    height: int, width: int, size: tuple[int, int], settings: ViewSettings, random: np.random.Generator | None = None
+    height: int, width: int, size: Size, settings: ViewSettings, random: np.random.Generator | None = None
 ) -> Box:
     """The part of a photograph that fills the teacher's view, with the view's shape.
 

@@ -6,33 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
 from brixel_edge.commands.train import build_parser, main, settings_from_arguments
-from brixel_edge.model.backbones import BACKBONES, BackboneSpec
 from brixel_edge.network.conv_adapter import ConvSettings
 from brixel_edge.training.losses import LossSettings
 from brixel_edge.training.settings import TrainSettings
 from brixel_edge.training.views import ViewSettings
 
-
-@pytest.fixture(autouse=True)
-def tiny(monkeypatch):
-    spec = BackboneSpec(
-        timm_name="vit_small_patch16_dinov3",
-        patch_px=16,
-        width=32,
-        depth=2,
-        tap_layers=(0, 1),
-        licence="Apache-2.0",
-        overrides=(("embed_dim", 32), ("depth", 2), ("num_heads", 2)),
-    )
-    monkeypatch.setitem(BACKBONES, "tiny", spec)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("tiny")
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +44,8 @@ def test_a_run_prints_what_it_wrote_and_how_good_it_is(arguments, tmp_path, caps
     output = capsys.readouterr()
     assert "adapter.safetensors" in output.out and "bilinear" in output.out and "cosine_centred" in output.out
     assert "untrained weights" in output.out and "Apache-2.0" in output.out
-    assert "2/2" in output.err and "total=" in output.err and "img/s=" in output.err
+    assert "brixel-train: step 2 of 2: cosine " in output.err and "images/s" in output.err
+    assert "\r" not in output.err and "|" not in output.err  # no bar where nobody looks at one
     assert (tmp_path / "run" / "adapter.safetensors").is_file()
 
 

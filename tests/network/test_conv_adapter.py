@@ -165,7 +165,7 @@ def test_file_round_trip_restores_settings_and_features(monkeypatch, tmp_path, s
     backbone = small_backbone(monkeypatch, 16)
     student = seeded(load_student(backbone, "random", "conv", conv=settings))
     path = tmp_path / "adapter.safetensors"
-    save_adapter(path, student.refiner, adapter_metadata(student))
+    save_adapter(path, student.refiner.state_dict(), adapter_metadata(student))
     loaded = load_student(backbone, path, "conv")
     assert isinstance(loaded.refiner, ConvRefiner) and loaded.refiner.settings == settings
     image = torch.randn(1, 3, 128, 128)
@@ -177,17 +177,17 @@ def test_a_file_is_not_loaded_as_another_kind(monkeypatch, tmp_path):
     backbone = load_backbone("vit_mini_dinov3")
     conv, paper = load_student(backbone, "random", "conv"), load_student(backbone, "random")
     for name, student in (("conv", conv), ("paper", paper)):
-        save_adapter(tmp_path / f"{name}.safetensors", student.refiner, adapter_metadata(student))
+        save_adapter(tmp_path / f"{name}.safetensors", student.refiner.state_dict(), adapter_metadata(student))
     with pytest.raises(BundleError, match="was trained with adapter conv, here it is brixel"):
         load_student(backbone, tmp_path / "conv.safetensors")
     with pytest.raises(BundleError, match="was trained with adapter brixel, here it is conv"):
         load_student(backbone, tmp_path / "paper.safetensors", "conv")
     silent = {key: value for key, value in adapter_metadata(conv).items() if key != "full_frame"}
-    save_adapter(tmp_path / "silent.safetensors", conv.refiner, silent)
+    save_adapter(tmp_path / "silent.safetensors", conv.refiner.state_dict(), silent)
     with pytest.raises(BundleError, match="full_frame"):
         load_student(backbone, tmp_path / "silent.safetensors", "conv")
     other = {**adapter_metadata(conv), "width": 64}
-    save_adapter(tmp_path / "other.safetensors", conv.refiner, other)
+    save_adapter(tmp_path / "other.safetensors", conv.refiner.state_dict(), other)
     with pytest.raises(BundleError, match=r"is .* the model needs"):
         load_student(backbone, tmp_path / "other.safetensors", "conv")
 
@@ -214,7 +214,7 @@ def test_features_are_learnt_in_units_of_the_final_norm(monkeypatch, tmp_path):
     with torch.no_grad():
         residuals = [(student.refiner(image, maps) - base) for student in (small, large)]
     assert torch.allclose(residuals[1], 5 * residuals[0], atol=1e-5)
-    save_adapter(tmp_path / "a.safetensors", small.refiner, adapter_metadata(small))
+    save_adapter(tmp_path / "a.safetensors", small.refiner.state_dict(), adapter_metadata(small))
     with torch.no_grad():
         loaded = load_student(backbone, tmp_path / "a.safetensors", "conv").refiner(image, maps) - base
     assert torch.allclose(loaded, residuals[0], atol=1e-6)

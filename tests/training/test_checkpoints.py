@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 
 import pytest
 import torch
@@ -77,7 +78,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(folder, monkeypatch, caplog
     def full(_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoints.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with caplog.at_level(logging.WARNING):
         assert not save_checkpoint(folder, 40, state(40))
     assert "No space left on device" in caplog.text and "step-00000030.ckpt" in caplog.text
@@ -92,7 +93,7 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path, monkeypatch):
     def broken(_):
         raise OSError(errno.EIO, "broken")
 
-    monkeypatch.setattr(checkpoints.os, "fsync", broken)
+    monkeypatch.setattr(os, "fsync", broken)
     with pytest.raises(OSError, match="broken"):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]

@@ -1,6 +1,7 @@
 """The three loss terms against the authors' own numbers and against second, slower ways to compute them."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -9,7 +10,6 @@ from torch.nn import functional
 
 from brixel_edge.errors import SpecError
 from brixel_edge.training.losses import (
-    AUTHORS_LOSSES,
     FIRST_BIN,
     LossSettings,
     distillation_loss,
@@ -41,7 +41,7 @@ def test_losses_equal_the_authors_numbers(golden):
     edge = edge_loss(student, teacher, norm="mse").item()
     assert abs(edge - numbers["edge_mse"]) <= numbers["edge_spread"] + 1e-5
     assert spectral_loss(student, teacher, mask="authors").item() == pytest.approx(numbers["spectral"], rel=1e-5)
-    total = distillation_loss(student, teacher, AUTHORS_LOSSES)["total"].item()
+    total = distillation_loss(student, teacher, LossSettings(edge_norm="mse", spectral_mask="authors"))["total"].item()
     assert total == pytest.approx(numbers["total"], rel=1e-5)
 
 
@@ -111,6 +111,34 @@ def test_spectral_loss_equals_a_shifted_fft_circle_by_circle(shape):
     student, teacher = torch.randn(2, 2, 3, *shape, generator=generator).unbind()
     expected = _spectral_by_hand(student, teacher, FIRST_BIN)
     assert spectral_loss(student, teacher, "high").item() == pytest.approx(expected, rel=1e-4)
+
+
+def _authors_spectral_by_hand(student, teacher):
+    """Their formula with loops: a ring for each entry, its place running from -1 to 1 on either axis; no shift."""
+    height, width = teacher.shape[-2:]
+    window = np.hanning(height)[:, None] * np.hanning(width)[None, :]
+    gaps = []
+    for pair in zip(student.double().numpy(), teacher.double().numpy(), strict=True):
+        amplitudes = [np.abs(np.fft.fft2(x * window, norm="ortho")).mean(0) for x in pair]
+        rings = [[[] for _ in range(24)] for _ in pair]
+        for i in range(height):
+            for j in range(width):
+                radius = math.hypot(2 * i / (height - 1) - 1, 2 * j / (width - 1) - 1) / math.sqrt(2)
+                ring = max(math.ceil(24 * radius - 1e-9) - 1, 0)
+                for amplitude, found in zip(amplitudes, rings, strict=True):
+                    found[ring].append(amplitude[i, j])
+        for ours, theirs in zip(*(found[7:] for found in rings), strict=True):
+            if ours:
+                gaps.append((math.log(np.mean(ours) + 1e-8) - math.log(np.mean(theirs) + 1e-8)) ** 2)
+    return float(np.mean(gaps))
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (15, 22), (48, 80)])
+def test_the_authors_spectral_term_equals_their_formula_entry_by_entry_on_maps_of_any_shape(shape):
+    generator = torch.Generator().manual_seed(1)
+    student, teacher = torch.randn(2, 2, 3, *shape, generator=generator).cumsum(-1).unbind()
+    expected = _authors_spectral_by_hand(student, teacher)
+    assert spectral_loss(student, teacher, "authors").item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_mean_is_outside_the_papers_band_and_inside_the_authors():

@@ -9,10 +9,11 @@ from brixel_edge.model.backbones import BACKBONES, BackboneSpec
 from brixel_edge.network.adapter import DropPath
 from brixel_edge.network.backbone import load_backbone
 from brixel_edge.network.student import Student, build_refiner
-from brixel_edge.training.batches import Sample, batch_from_samples
 from brixel_edge.training.losses import LossSettings
+from brixel_edge.training.prefetch import batch_from_samples
 from brixel_edge.training.processes import Processes
-from brixel_edge.training.step import Arithmetics, Distiller, PlannedDropPath, plan_drop_paths
+from brixel_edge.training.samples import Sample
+from brixel_edge.training.step import Arithmetics, Distiller, DrawnDropPath, draw_drop_paths
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def student(monkeypatch):
     )
     monkeypatch.setitem(BACKBONES, "tiny", spec)
     refiner = build_refiner(32, 2)
-    plan_drop_paths(refiner, 0.3)
+    draw_drop_paths(refiner, 0.3)
     return Student(load_backbone("tiny"), refiner).train()
 
 
@@ -65,7 +66,7 @@ def batch():
 def test_stochastic_depth_is_drawn_for_the_whole_batch_and_each_process_takes_its_rows():
     kept = []
     for rank, world in ((0, 1), (0, 2), (1, 2)):
-        path = PlannedDropPath(0.5)
+        path = DrawnDropPath(0.5)
         path.draw(torch.Generator().manual_seed(7), 8 // world, Processes(rank=rank, world=world), torch.device("cpu"))
         kept.append(path.kept)
     assert torch.equal(torch.cat(kept[1:]), kept[0])
@@ -73,16 +74,16 @@ def test_stochastic_depth_is_drawn_for_the_whole_batch_and_each_process_takes_it
 
 
 def test_stochastic_depth_skips_and_scales_in_training_only():
-    path = PlannedDropPath(0.25)
+    path = DrawnDropPath(0.25)
     path.kept = torch.tensor([True, False, True])
     x = torch.ones(3, 2, 2)
     assert path(x)[:, 0, 0].tolist() == pytest.approx([1 / 0.75, 0, 1 / 0.75])
     assert torch.equal(path.eval()(x), x)
 
 
-def test_every_drop_path_of_an_adapter_is_planned(student):
+def test_every_drop_path_of_an_adapter_is_drawn_from_outside(student):
     kinds = [type(module) for module in student.refiner.modules()]
-    assert DropPath not in kinds and kinds.count(PlannedDropPath) == 4  # two taps, and two more extractors at the last
+    assert DropPath not in kinds and kinds.count(DrawnDropPath) == 4  # two taps, and two more extractors at the last
 
 
 def test_pixels_are_normalised_as_the_backbone_was_trained(student):
