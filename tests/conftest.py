@@ -41,6 +41,23 @@ def photographs(photograph_paths: list[Path]) -> list[np.ndarray]:
     return [cv2.imread(str(path)) for path in photograph_paths]
 
 
+@pytest.fixture
+def graph(tmp_path) -> Path:
+    """A graph whose features can be told by hand; see `tiny_model`."""
+    import tiny_model
+
+    return tiny_model.save(tmp_path / "tiny.onnx")
+
+
+@pytest.fixture
+def warnings(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+    """The package's log lines, which a command that ran before may have kept from the root."""
+    import logging
+
+    monkeypatch.setattr(logging.getLogger("brixel_edge"), "propagate", True)
+    return caplog
+
+
 @pytest.fixture(scope="session")
 def in_tiny_world():
     """A context: the backbone `tiny` is in the table; one thread, for bits depend on how many there are."""
@@ -170,3 +187,19 @@ def wheel(tmp_path_factory) -> Path:
         capture_output=True,
     )
     return next(out.glob("*.whl"))
+
+
+@pytest.fixture
+def acted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
+    """Live in a world: acted(release, **faults) puts its TensorRT and its CUDA in place of the real ones."""
+    import sys
+
+    import trt_stand_in
+
+    def enter(release: str = "10.3.0", **faults: object) -> trt_stand_in.World:
+        world = trt_stand_in.World(release, **faults)
+        monkeypatch.setitem(sys.modules, "tensorrt", world.tensorrt)
+        monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", world.cudart)
+        return world
+
+    return enter

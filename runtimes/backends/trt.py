@@ -29,7 +29,6 @@ from brixel_edge.runtimes.backends.first_load import prove_on_first_load
 from brixel_edge.runtimes.backends.trt_checks import (
     INPUT_NAME,
     check_identity,
-    check_memory,
     check_tensors,
     plan_of_graph,
 )
@@ -45,12 +44,9 @@ class TrtRuntime:
     Attributes:
         tensors: inputs and outputs as the engine has them.
         device_bytes: memory on the device: weights, activations, buffers; without the CUDA context.
-        graph_refusal: why there is no CUDA graph; None if frames are replayed by one.
     """
 
-    def __init__(
-        self, cudart: Any, engine: TrtEngine, outputs: Sequence[str], weights_bytes: int, *, has_cuda_graph: bool
-    ) -> None:
+    def __init__(self, cudart: Any, engine: TrtEngine, outputs: Sequence[str], weights_bytes: int) -> None:
         self.tensors = engine.tensors
         with ExitStack() as stack:
             self._stream = CudaStream(cudart, stack)
@@ -65,8 +61,7 @@ class TrtRuntime:
             self.device_bytes = weights_bytes + engine.activation_bytes + buffer_bytes
             # Once without a graph: TensorRT finishes its set-up in the first run, and that cannot be captured.
             self._stream.run(self._work)
-            if has_cuda_graph:
-                self._stream.capture(self._work)
+            self._stream.capture(self._work)
             self._stack = stack.pop_all()
         self._is_closed = False
 
@@ -136,26 +131,18 @@ def open_engine(path: Path, settings: RuntimeSettings) -> TrtRuntime:
     return runtime
 
 
-def open_trt(
-    plan: str | Path,
-    spec: ModelSpec | None = None,
-    *,
-    has_cuda_graph: bool = True,
-    max_memory_bytes: int | None = None,
-) -> TrtRuntime:
+def open_trt(plan: str | Path, spec: ModelSpec | None = None) -> TrtRuntime:
     """Open a TensorRT plan; close it when done.
 
     Args:
         plan: `engine.<sm>.<trt>.<precision>.plan`, its report beside it. One of another name is opened without the
             checks that the name allows.
         spec: of the model; its image and grid must be the engine's.
-        has_cuda_graph: replay a frame's work as one graph where the engine can be captured.
-        max_memory_bytes: device memory that the engine may take.
 
     Raises:
         BackendMissing: TensorRT, cuda-python or the GPU is not there.
         BundleError: no plan, or one for another TensorRT, GPU or model.
-        MemoryBudgetError: it takes more than it may, or than there is.
+        MemoryBudgetError: it takes more than there is.
     """
     plan = Path(plan)
     if not plan.is_file() or plan.suffix == ".onnx":
@@ -171,13 +158,10 @@ def open_trt(
     if identity is not None:
         check_identity(plan.name, identity, report, str(module.__version__), device, rebuild)
     weights_bytes = plan.stat().st_size if report is None else report.weights_bytes or report.size_bytes
-    if report is not None:
-        check_memory(plan.name, weights_bytes + (report.activation_bytes or 0), max_memory_bytes)
     engine = TrtEngine(module, plan, rebuild, is_version_compatible=bool(report and report.is_version_compatible))
     try:
         outputs = check_tensors(plan.name, engine.tensors, report, spec, rebuild)
-        check_memory(plan.name, weights_bytes + engine.activation_bytes, max_memory_bytes)
-        runtime = TrtRuntime(cudart, engine, outputs, weights_bytes, has_cuda_graph=has_cuda_graph)
+        runtime = TrtRuntime(cudart, engine, outputs, weights_bytes)
     except CudaError as error:
         engine.close()
         if error.is_out_of_memory:

@@ -11,9 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
-from brixel_edge.errors import BackendMissing, BundleError, MemoryBudgetError
+from brixel_edge.errors import BackendMissing, BundleError
 from brixel_edge.machine.cuda import CudaDevice
-from brixel_edge.machine.memory import MIB
 from brixel_edge.machine.tensorrt import EngineKind
 from brixel_edge.model.engine_file import (
     EngineIdentity,
@@ -140,16 +139,3 @@ def _check_spec(name: str, image: EngineTensor, features: EngineTensor, spec: Mo
     found = image.shape[1:3], features.shape[1:]
     if wanted != found:
         raise BundleError(f"{name} maps pixels, features {found}, its model {wanted}; {rebuild}")
-
-
-def check_memory(name: str, needed_bytes: int, max_memory_bytes: int | None) -> None:
-    """Refuse an engine that takes more than it may.
-
-    Raises:
-        MemoryBudgetError: it does.
-    """
-    if max_memory_bytes is not None and needed_bytes > max_memory_bytes:
-        raise MemoryBudgetError(
-            f"{name} needs {needed_bytes / MIB:.1f} MiB for weights and activations, {max_memory_bytes / MIB:.1f} MiB "
-            "are allowed; use a smaller --size, or --engine trt-fp16 or trt-int8"
-        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import subprocess
 import sys
 from importlib.metadata import version
@@ -10,14 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-STAND_INS = Path(__file__).parents[1] / "stand_ins"
-
-
-@pytest.fixture
-def graph(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(str(STAND_INS))
-    return importlib.import_module("tiny_model").save(tmp_path / "tiny.onnx")
 
 
 def run_python(code: str, *arguments: object, cwd: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import signal
@@ -15,25 +14,19 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tiny_model
 
 from brixel_edge.commands.run import main
 from brixel_edge.model.spec import UNTRAINED_NOTICE
 from brixel_edge.runtimes.stream import budget
 from brixel_edge.runtimes.stream import run as run_stream
 
-STAND_INS = Path(__file__).parents[1] / "stand_ins"
 PROGRAM = [sys.executable, "-m", "brixel_edge.commands.run"]
 
 
 @pytest.fixture
-def tiny(monkeypatch):
-    monkeypatch.syspath_prepend(str(STAND_INS))
-    return importlib.import_module("tiny_model")
-
-
-@pytest.fixture
-def graph(tiny, tmp_path):
-    return str(tiny.save(tmp_path / "tiny.onnx"))
+def graph(graph):
+    return str(graph)
 
 
 @pytest.fixture
@@ -98,14 +91,14 @@ def test_limits_end_a_run(graph, folder, capsys, tmp_path):
     assert report["source"].startswith("demo:")
 
 
-def test_the_built_in_model_says_that_it_is_untrained_everywhere(tiny, folder, tmp_path, capsys):
-    path = tiny.save(tmp_path / "untrained.onnx", tiny.spec(trained=False))
+def test_the_built_in_model_says_that_it_is_untrained_everywhere(folder, tmp_path, capsys):
+    path = tiny_model.save(tmp_path / "untrained.onnx", tiny_model.spec(trained=False))
     _, report, errors = run_json(capsys, path, "--source", folder, "--headless")
     assert report["notice"] == UNTRAINED_NOTICE
     assert UNTRAINED_NOTICE in errors
     main([str(path), "--source", folder, "--headless"])
     assert UNTRAINED_NOTICE in capsys.readouterr().out
-    trained = tiny.save(tmp_path / "trained.onnx")
+    trained = tiny_model.save(tmp_path / "trained.onnx")
     sizes = []
     for name in (path, trained):
         out = tmp_path / f"{name.stem}_panels"
@@ -192,7 +185,7 @@ def test_more_than_the_budget_ends_the_run(graph, folder, capsys, monkeypatch):
     assert "the process took 3072 MiB, over its budget of 2048 MiB" in capsys.readouterr().err
 
 
-def test_plans_against_measured_peaks(tiny):
+def test_plans_against_measured_peaks():
     """Within 10 % of what five exported models took at most over their libraries, for loading and four calls [MiB]."""
     import dataclasses
 
@@ -204,7 +197,7 @@ def test_plans_against_measured_peaks(tiny):
     ]  # fmt: skip
     for dim, side, graph_mib, *peaks in measured:
         image = ImageSpec(height=side, width=side, mean=(0.5,) * 3, std=(0.5,) * 3)
-        spec = dataclasses.replace(tiny.spec(), dim=dim, image=image, grid=(side // 4, side // 4))
+        spec = dataclasses.replace(tiny_model.spec(), dim=dim, image=image, grid=(side // 4, side // 4))
         for backend, peak in zip(("ort", "openvino"), peaks, strict=True):
             plan = budget.plan_memory(
                 spec, round(graph_mib * 2**20), backend, now_bytes=0, queue_bytes=0, has_pictures=False

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from brixel_edge.errors import SpecError
-from brixel_edge.image.colours import PcaColours
+from brixel_edge.image.colours import PcaColours, fixed_colours
 
 DIM = 32
 
@@ -118,3 +118,27 @@ def test_another_width_is_refused():
 def test_settings_that_cannot_be_are_refused(settings):
     with pytest.raises(SpecError, match="must be in"):
         PcaColours(**settings)
+
+
+def test_fixed_colours_are_those_of_the_principal_components_by_svd():
+    values, _ = scene()
+    second = scene(seed=1)[0][:8]
+    shown = fixed_colours([values, second])(values).astype(float)
+    cells = np.concatenate([values.reshape(-1, DIM), second.reshape(-1, DIM)]).astype(np.float64)
+    components = (cells - cells.mean(0)) @ np.linalg.svd(cells - cells.mean(0), full_matrices=False)[2][:3].T
+    for number in range(3):
+        low, high = np.percentile(components[:, number], (2, 98))
+        expected = (components[: 32 * 32, number] - low) / (high - low) * 255
+        either_sign = (np.clip(expected, 0, 255), np.clip(255 - expected, 0, 255))
+        assert min(np.abs(shown[..., number].ravel() - levels).max() for levels in either_sign) < 1.5
+
+
+def test_fixed_colours_are_the_same_for_other_maps_and_black_without_a_number():
+    values, _ = scene()
+    colours = fixed_colours([values])
+    other = values[:4, :6].copy()
+    other[1, 2] = np.nan
+    other[0, 0, 3] = np.inf
+    shown = colours(other)
+    assert (shown[2:] == colours(values)[2:4, :6]).all()
+    assert (shown[1, 2] == 0).all()

@@ -4,7 +4,6 @@ staged, a real stream over HTTP for those that can."""
 from __future__ import annotations
 
 import http.server
-import logging
 import threading
 import time
 
@@ -74,12 +73,6 @@ def fake(monkeypatch):
     monkeypatch.setattr(camera, "_FIRST_PAUSE_S", 0.01)
     monkeypatch.setattr(camera, "_LONGEST_PAUSE_S", 0.04)
     return FakeCapture
-
-
-@pytest.fixture
-def warnings(caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("brixel_edge"), "propagate", True)
-    return caplog
 
 
 def stream_address():

@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_model
 
 from brixel_edge.errors import BackendMissing, BundleError, SpecError
 from brixel_edge.runtimes import engines as base
 from brixel_edge.runtimes.engines import choose_backend, open_runtime
 from brixel_edge.runtimes.runtime import RuntimeSettings
 
-STAND_INS = Path(__file__).parents[1] / "stand_ins"
 BACKENDS = ["ort", "openvino"]
-
-
-@pytest.fixture
-def tiny(monkeypatch):
-    monkeypatch.syspath_prepend(str(STAND_INS))
-    return importlib.import_module("tiny_model")
-
-
-@pytest.fixture
-def graph(tiny, tmp_path):
-    return tiny.save(tmp_path / "tiny.onnx")
 
 
 @pytest.fixture
@@ -42,7 +28,7 @@ def backend(request):
     return request.param
 
 
-def test_features_are_those_by_hand(backend, graph, image, tiny):
+def test_features_are_those_by_hand(backend, graph, image):
     runtime = open_runtime(graph, backend, RuntimeSettings(threads=1))
     outputs = runtime.infer(image)
     runtime.close()
@@ -50,8 +36,10 @@ def test_features_are_those_by_hand(backend, graph, image, tiny):
     features = outputs["features"]
     assert features.shape == (1, 4, 8, 12)
     assert features.dtype == np.float32
-    np.testing.assert_allclose(features[0, :3].transpose(1, 2, 0), tiny.cell_means(image[0].astype(float)), atol=1e-3)
-    assert (features[0, 3] == tiny.CONSTANT).all()
+    np.testing.assert_allclose(
+        features[0, :3].transpose(1, 2, 0), tiny_model.cell_means(image[0].astype(float)), atol=1e-3
+    )
+    assert (features[0, 3] == tiny_model.CONSTANT).all()
 
 
 def test_outputs_are_the_caller_s(backend, graph, image):
@@ -105,7 +93,7 @@ def test_the_backends_agree(graph, image):
     np.testing.assert_allclose(ours, theirs, atol=1e-3)
 
 
-def test_bf16_is_really_another_precision(graph, image, tiny):
+def test_bf16_is_really_another_precision(graph, image):
     openvino = pytest.importorskip("openvino")
     settings = RuntimeSettings(openvino_precision="bf16")
     if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
@@ -113,7 +101,7 @@ def test_bf16_is_really_another_precision(graph, image, tiny):
             open_runtime(graph, "openvino", settings)
         return
     rough = open_runtime(graph, "openvino", settings).infer(image)["features"]
-    exact = tiny.cell_means(image[0].astype(float)).transpose(2, 0, 1)
+    exact = tiny_model.cell_means(image[0].astype(float)).transpose(2, 0, 1)
     error = np.abs(rough[0, :3] - exact).max() / 255
     assert 1e-5 < error < 1e-2
 

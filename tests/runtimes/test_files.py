@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import cv2
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 
 from brixel_edge.errors import BundleError
-from brixel_edge.runtimes.sources.images import ImageFiles, decode_image, images_from_folder
+from brixel_edge.runtimes.sources.images import ImageFiles, images_from_folder
 from brixel_edge.runtimes.sources.opening import open_source
 
 COLOUR = (30, 60, 200)  # B, G, R
@@ -32,61 +31,6 @@ def frames_of(source):
         frames.append(frame)
     source.close()
     return frames
-
-
-@pytest.fixture
-def warnings(caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("brixel_edge"), "propagate", True)
-    return caplog
-
-
-def with_orientation(jpeg: bytes, orientation: int) -> bytes:
-    """Put an EXIF block with that orientation behind the start marker."""
-    tiff = b"II*\0\x08\0\0\0" + b"\x01\0" + b"\x12\x01\x03\0\x01\0\0\0" + bytes([orientation, 0, 0, 0]) + b"\0\0\0\0"
-    body = b"Exif\0\0" + tiff
-    return jpeg[:2] + b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body + jpeg[2:]
-
-
-def test_exif_rotation_is_applied():
-    pixels = flat()
-    pixels[:8] = 255  # the top is white
-    upright = decode_image(with_orientation(encoded(".jpg", pixels), 6))  # to be turned right by 90 degrees
-    assert upright.shape == (40, 24, 3)
-    assert upright[:, -4:].mean() > 250
-    assert upright[:, :8].mean() < 120
-
-
-@pytest.mark.parametrize("suffix", [".png", ".tiff", ".jpg"])
-def test_grey_becomes_three_equal_channels(suffix):
-    grey = decode_image(encoded(suffix, np.full((8, 9), 77, np.uint8)))
-    assert grey.shape == (8, 9, 3)
-    assert (grey == 77).all()
-
-
-def test_sixteen_bits_become_eight_over_the_whole_range():
-    ramp = np.array([[0, 128, 129, 32896, 65535]], np.uint16)
-    assert decode_image(encoded(".png", ramp))[0, :, 0].tolist() == [0, 0, 1, 128, 255]
-    colour = np.repeat(ramp[..., None], 3, axis=2)
-    assert decode_image(encoded(".png", colour))[0, :, 2].tolist() == [0, 0, 1, 128, 255]
-
-
-def test_transparency_is_laid_on_white():
-    pixels = np.zeros((1, 3, 4), np.uint8)
-    pixels[0, :, :3] = (10, 20, 30)
-    pixels[0, :, 3] = (255, 0, 51)
-    shown = decode_image(encoded(".png", pixels))
-    assert shown[0].tolist() == [[10, 20, 30], [255, 255, 255], [206, 208, 210]]  # 255 - (255 - c) / 5
-
-
-def test_float_pictures_are_no_photographs():
-    assert decode_image(encoded(".tiff", np.ones((4, 4), np.float32))) is None
-
-
-def test_a_jpeg_that_is_cut_short_is_not_shown_half_grey(photograph_paths):
-    data = encoded(".jpg", cv2.imread(str(photograph_paths[0])))
-    assert decode_image(data) is not None
-    assert decode_image(data + b"trailer of a phone") is not None
-    assert decode_image(data[: len(data) // 2]) is None
 
 
 def test_a_folder_in_natural_order_with_its_broken_files_counted(tmp_path, warnings):

@@ -120,15 +120,12 @@ def test_h264_keeps_each_picture_at_its_time(tmp_path):
     assert [round(frame.mean() / 20) for frame in decoded(path)] == [1, 2, 3, 4, 5]
 
 
-def test_without_pyav_it_is_mpeg4_at_a_constant_rate(tmp_path, monkeypatch, caplog):
-    import logging
-
-    monkeypatch.setattr(logging.getLogger("brixel_edge"), "propagate", True)
+def test_without_pyav_it_is_mpeg4_at_a_constant_rate(tmp_path, monkeypatch, warnings):
     monkeypatch.setattr(recorder.importlib.util, "find_spec", lambda name: None)
     path = tmp_path / "out.mp4"
     writer = open_recorder(path, fps=10.0)
     assert isinstance(writer, OpenCvVideo)
-    assert "pip install 'brixel-edge[video]'" in caplog.text
+    assert "pip install 'brixel-edge[video]'" in warnings.text
     for picture, t_s in zip(pictures(3), [5.0, 5.1, 5.5], strict=True):
         writer.write(picture, t_s, None)
     writer.close()
@@ -213,18 +210,15 @@ def test_opencv_s_windows_are_read_from_its_build(monkeypatch):
         assert window.has_opencv_gui() is has
 
 
-def test_a_display_that_leads_nowhere_is_said_not_fatal(monkeypatch, caplog):
-    import logging
-
+def test_a_display_that_leads_nowhere_is_said_not_fatal(monkeypatch, warnings):
     pytest.importorskip("tkinter")
-    monkeypatch.setattr(logging.getLogger("brixel_edge"), "propagate", True)
     monkeypatch.setenv("DISPLAY", ":4321")
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     monkeypatch.setattr(window, "has_opencv_gui", lambda: False)
     if sys.platform != "linux":
         pytest.skip("X11 only")
     assert window.open_window("title") is None
-    assert "no window" in caplog.text
+    assert "no window" in warnings.text
 
 
 WINDOW_CODE = """

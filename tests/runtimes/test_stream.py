@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import logging
 import time
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import tiny_model
 
 from brixel_edge.errors import BundleError, ParityError, SpecError
 from brixel_edge.image.resize import resize_image
@@ -18,25 +16,6 @@ from brixel_edge.runtimes.model import open_model
 from brixel_edge.runtimes.sources.frames import Frame
 from brixel_edge.runtimes.stream import stream as stream_module
 from brixel_edge.runtimes.stream.stream import Stream, stream
-
-STAND_INS = Path(__file__).parents[1] / "stand_ins"
-
-
-@pytest.fixture
-def tiny(monkeypatch):
-    monkeypatch.syspath_prepend(str(STAND_INS))
-    return importlib.import_module("tiny_model")
-
-
-@pytest.fixture
-def graph(tiny, tmp_path):
-    return tiny.save(tmp_path / "tiny.onnx")
-
-
-@pytest.fixture
-def warnings(caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("brixel_edge"), "propagate", True)
-    return caplog
 
 
 @pytest.fixture
@@ -83,7 +62,7 @@ class ListSource:
 
 
 @pytest.mark.parametrize("backend", ["ort", "openvino"])
-def test_a_frame_becomes_a_map_in_its_own_coordinates(graph, photograph, tiny, backend):
+def test_a_frame_becomes_a_map_in_its_own_coordinates(graph, photograph, backend):
     pytest.importorskip("openvino" if backend == "openvino" else "onnxruntime")
     with open_model(graph, backend=backend) as model:
         before = time.monotonic()
@@ -95,7 +74,7 @@ def test_a_frame_becomes_a_map_in_its_own_coordinates(graph, photograph, tiny, b
     assert before <= features.t_capture_s <= time.monotonic()
     assert features.frame_index == 7
     assert features.frame_bgr is photograph
-    expected = tiny.cell_means(resize_image(photograph, 32, 48).astype(float))
+    expected = tiny_model.cell_means(resize_image(photograph, 32, 48).astype(float))
     np.testing.assert_allclose(features.values[..., :3], expected, atol=1e-2)
     assert features.at(x=450, y=299)[:3] == pytest.approx(expected[7, 11], abs=1e-2)
 
@@ -116,8 +95,8 @@ def test_crop_and_pad_are_undone_in_the_map(graph, photograph):
         assert abs(x - 150) <= features.stride_px[1]
 
 
-def test_an_rgb_graph_sees_rgb(tiny, tmp_path):
-    path = tiny.save(tmp_path / "rgb.onnx", tiny.spec(channels="RGB"))
+def test_an_rgb_graph_sees_rgb(tmp_path):
+    path = tiny_model.save(tmp_path / "rgb.onnx", tiny_model.spec(channels="RGB"))
     blue = np.zeros((32, 48, 3), np.uint8)
     blue[..., 0] = 200
     with open_model(path, backend="ort") as model:
@@ -140,16 +119,16 @@ def test_a_closed_model_says_so(graph, photograph):
         model(photograph)
 
 
-def test_untrained_weights_are_said(tiny, tmp_path, warnings):
-    open_model(tiny.save(tmp_path / "t.onnx", tiny.spec(trained=False)), backend="ort").close()
+def test_untrained_weights_are_said(tmp_path, warnings):
+    open_model(tiny_model.save(tmp_path / "t.onnx", tiny_model.spec(trained=False)), backend="ort").close()
     assert f"t.onnx: {UNTRAINED_NOTICE}" in warnings.text
     warnings.clear()
-    open_model(tiny.save(tmp_path / "t.onnx"), backend="ort").close()
+    open_model(tiny_model.save(tmp_path / "t.onnx"), backend="ort").close()
     assert warnings.text == ""
 
 
-def test_features_that_are_not_finite_are_refused_at_the_start(tiny, tmp_path):
-    path = tiny.save(tmp_path / "nan.onnx", bias=float("inf"))
+def test_features_that_are_not_finite_are_refused_at_the_start(tmp_path):
+    path = tiny_model.save(tmp_path / "nan.onnx", bias=float("inf"))
     with open_model(path, backend="ort") as model, pytest.raises(ParityError, match="gives NaN or Inf"):
         model.warm_up()
 
@@ -158,10 +137,10 @@ def test_features_that_are_not_finite_are_refused_at_the_start(tiny, tmp_path):
     ("content", "message"),
     [(None, "no model at"), (b"text", "not an ONNX model"), ("no spec", "carries no brixel spec")],
 )
-def test_what_is_no_model_is_refused(tiny, tmp_path, content, message):
+def test_what_is_no_model_is_refused(tmp_path, content, message):
     path = tmp_path / "m.onnx"
     if content == "no spec":
-        tiny.save(path, has_spec=False)
+        tiny_model.save(path, has_spec=False)
     elif content is not None:
         path.write_bytes(content)
     with pytest.raises(BundleError, match=message):
@@ -177,7 +156,7 @@ def test_arguments_that_cannot_be_are_refused_before_loading(tmp_path):
 
 
 @pytest.mark.parametrize("is_live", [False, True])
-def test_a_stream_gives_features_with_their_frame_and_times(graph, photograph, tiny, is_live):
+def test_a_stream_gives_features_with_their_frame_and_times(graph, photograph, is_live):
     images = [photograph, 255 - photograph, photograph[::-1]]
     source = ListSource(images, is_live)
     with open_model(graph, backend="ort") as model, Stream(model, source) as results:
@@ -187,7 +166,7 @@ def test_a_stream_gives_features_with_their_frame_and_times(graph, photograph, t
     assert [result.features.is_after_gap for result in found] == [False, True, False]
     for image, result in zip(images, found, strict=True):
         assert result.features.frame_bgr is image
-        expected = tiny.cell_means(resize_image(image, 32, 48).astype(float))
+        expected = tiny_model.cell_means(resize_image(image, 32, 48).astype(float))
         np.testing.assert_allclose(result.features.values[..., :3], expected, atol=1e-2)
         times = result.times
         parts_s = times.capture_s + times.wait_s + times.preprocess_s + times.infer_s

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib
 import json
 import os
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+import small_graphs
 
 from brixel_edge.errors import BackendMissing, BuildError, BundleError, MemoryBudgetError, SpecError
 from brixel_edge.export.engine.build import build
@@ -27,21 +27,6 @@ from brixel_edge.model.spec import ImageSpec, ModelSpec
 STAND_INS = Path(__file__).parents[2] / "stand_ins"
 RELEASES = ("8.6.1", "10.3.0", "10.13.0", "11.1")
 MIB = 1 << 20
-
-
-@pytest.fixture
-def acted(monkeypatch):
-    """Live in a world: acted(release, **faults) puts its TensorRT and its CUDA in place of the real ones."""
-    monkeypatch.syspath_prepend(str(STAND_INS))
-    stand_in = importlib.import_module("trt_stand_in")
-
-    def enter(release="10.3.0", **faults):
-        world = stand_in.World(release, **faults)
-        monkeypatch.setitem(sys.modules, "tensorrt", world.tensorrt)
-        monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", world.cudart)
-        return world
-
-    return enter
 
 
 @pytest.fixture
@@ -62,14 +47,12 @@ def acted_process(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def graphs(monkeypatch, tmp_path):
+def graphs(tmp_path):
     """Small graphs as files: graphs("vit", "fp16")."""
-    monkeypatch.syspath_prepend(str(STAND_INS))
-    maker = importlib.import_module("small_graphs")
 
     def make(name, *arguments):
         path = tmp_path / f"{'.'.join((name, *map(str, arguments)))}.onnx"
-        return maker.save(getattr(maker, name)(*arguments), path)
+        return small_graphs.save(getattr(small_graphs, name)(*arguments), path)
 
     return make
 
