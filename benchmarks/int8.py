@@ -21,16 +21,15 @@ import numpy as np
 import onnxruntime
 import openvino
 
-from brixel_edge.calib.choice.plan import Bounds
 from brixel_edge.calib.choice.speed import speed_verdict
-from brixel_edge.calib.frames import Frame
+from brixel_edge.calib.engines import Engine, OpenVinoEngine, OrtEngine
+from brixel_edge.calib.frames import Image
 from brixel_edge.calib.lowering.dynamic import quantize_dynamic
-from brixel_edge.calib.lowering.engines import Engine, OpenVinoEngine, OrtEngine
 from brixel_edge.calib.quantize import Settings, quantize
 from brixel_edge.calib.sources import calibration_frames
 from brixel_edge.machine.memory import peak_rss_bytes
 from brixel_edge.model.bundle import resolve_model
-from brixel_edge.proof.probe import cells_of, compare
+from brixel_edge.proof.parity import compare
 
 # Worker threads of the session before spin on their core for a while: at a pause of 0.02 s each call of ONNX Runtime on
 # two threads took 48 ms longer than alone, at 0.2 s none. OpenVINO's do not spin.
@@ -38,7 +37,7 @@ PAUSE_S = 0.2
 WARM_UP = 2
 
 
-def timed(engines: dict[str, Engine], image: Frame, rounds: int) -> dict[str, list[float]]:
+def timed(engines: dict[str, Engine], image: Image, rounds: int) -> dict[str, list[float]]:
     """Latencies [ms] by round."""
     times: dict[str, list[float]] = {name: [] for name in engines}
     for _ in range(WARM_UP + rounds):
@@ -77,11 +76,11 @@ def main() -> int:
     arguments = parser.parse_args()
     model = resolve_model(arguments.model)
     folder = arguments.int8 or arguments.work
-    frames = [frame[None] for frame in calibration_frames(arguments.frames, model.spec.image, count=arguments.count)]
+    frames = calibration_frames(arguments.frames, model.spec.image, count=arguments.count)
     record: dict[str, object] = {"model": model.name, "size": [model.spec.image.height, model.spec.image.width]}
     if arguments.int8 is None:
-        settings = Settings(targets=("ort", "openvino"), bounds=Bounds(), threads=max(arguments.threads))
-        report = quantize(model.graph, (frame[0] for frame in frames), out_dir=folder, settings=settings)
+        settings = Settings(targets=("ort", "openvino"), threads=max(arguments.threads))
+        report = quantize(model.graph, frames, out_dir=folder, settings=settings)
         record["int8"] = report.to_json()
     quantize_dynamic(model.graph, folder / "dynamic.onnx")
     record["timed"] = [
@@ -92,7 +91,7 @@ def main() -> int:
         }
         for threads in arguments.threads
     ]
-    record["dynamic_fidelity"] = dynamic_fidelity(model.graph, folder, frames[:8])
+    record["dynamic_fidelity"] = dynamic_fidelity(model.graph, folder, list(frames.pick(range(8))))
     record["machine"] = {
         "cpu": cpu_name(), "cores": os.cpu_count(), "load": os.getloadavg()[0],
         "onnxruntime": onnxruntime.__version__, "openvino": openvino.__version__, "rounds": arguments.rounds,
@@ -105,7 +104,7 @@ def main() -> int:
     return 0
 
 
-def measure_onnxruntime(graph: Path, folder: Path, image: Frame, threads: int, rounds: int) -> dict[str, object]:
+def measure_onnxruntime(graph: Path, folder: Path, image: Image, threads: int, rounds: int) -> dict[str, object]:
     """ONNX Runtime: float, static and dynamic INT8."""
     engines: dict[str, Engine] = {
         "fp32": OrtEngine(graph, threads=threads),
@@ -115,10 +114,10 @@ def measure_onnxruntime(graph: Path, folder: Path, image: Frame, threads: int, r
     return {"latency": rows(timed(engines, image, rounds))}
 
 
-def dynamic_fidelity(graph: Path, folder: Path, frames: list[Frame]) -> dict[str, float]:
+def dynamic_fidelity(graph: Path, folder: Path, frames: list[Image]) -> dict[str, float | bool | int | None]:
     """How close dynamic INT8 is to the float graph; of static INT8 the plan's verification says it."""
     engines = [OrtEngine(path) for path in (graph, folder / "dynamic.onnx")]
-    a, b = ([cells_of(engine.run(frame)["features"]) for frame in frames] for engine in engines)
+    a, b = ([engine.run(frame)["features"] for frame in frames] for engine in engines)
     return compare(a, b).to_json()
 
 
@@ -129,7 +128,7 @@ def cpu_name() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def measure_openvino(graph: Path, folder: Path, image: Frame, threads: int, rounds: int) -> dict[str, object]:
+def measure_openvino(graph: Path, folder: Path, image: Image, threads: int, rounds: int) -> dict[str, object]:
     """OpenVINO: two float precisions, INT8 with either for the rest, and whether INT8 is worth it."""
     int8 = folder / "graph.int8.onnx"
     engines: dict[str, Engine] = {

@@ -1,9 +1,8 @@
 """Which frames to calibrate on: a reproducible sample, known by its hashes, split into disjoint parts.
 
-A source is any iterable of uint8 BGR frames: a folder, a video or a live camera, opened by `brixel_edge.runtimes`.
-Frames reach this module at the graph's size. Memory does not grow with their number: they lie in one file and are
-read one by one. Real frames of the robot's own camera are wanted, dark and overexposed ones too; flat ones give
-useless ranges (measured: cosine 0.978 where photographs give 0.999), so a set of those is refused.
+Frames reach this module at the graph's size. Memory does not grow with their number: they lie in a file and are read
+one by one. Real frames of the robot's own camera are wanted, dark and overexposed ones too; flat ones give useless
+ranges (measured: cosine 0.978 where photographs give 0.999), so a set of those is refused.
 """
 
 from __future__ import annotations
@@ -11,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import itertools
 import logging
+import tempfile
+import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,22 +22,44 @@ from brixel_edge.errors import SpecError
 
 log = logging.getLogger(__name__)
 
-Frame = NDArray[np.uint8]
+Image = NDArray[np.uint8]
 MIN_FRAMES = 8
 WARN_FRAMES = 16  # fewer for calibration cost accuracy: measured cosine 0.9973 with 1, 0.9991 with 8, 0.9992 from 16
 FLAT_LEVELS = 3.0  # a frame whose standard deviation is lower shows nothing
 
 
-def frame_hash(frame: Frame) -> str:
+def frame_hash(frame: Image) -> str:
     """sha256 over a frame's shape and pixels."""
     return hashlib.sha256(repr(frame.shape).encode() + np.ascontiguousarray(frame).tobytes()).hexdigest()
 
 
-def sample_frames(source: Iterable[Frame], count: int, seed: int, *, horizon: int = 2000, pool: int = 4) -> list[Frame]:
+class FrameFile:
+    """Frames of one shape, numbered, in a file of the system's temporary folder that has no name and ends with this."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 -- closed with its owner
+        self._shape: tuple[int, ...] = ()
+        weakref.finalize(self, self._file.close)
+
+    def __setitem__(self, number: int, frame: Image) -> None:
+        self._shape = frame.shape
+        self._file.seek(number * frame.nbytes)
+        self._file.write(np.ascontiguousarray(frame).data)
+
+    def __getitem__(self, number: int) -> Image:
+        frame = np.empty(self._shape, np.uint8)
+        self._file.seek(number * frame.nbytes)
+        self._file.readinto(frame.data)
+        return frame
+
+
+def sample_frames(
+    source: Iterable[Image], count: int, seed: int, *, horizon: int = 2000, pool: int = 4
+) -> Iterator[Image]:
     """A diverse, reproducible sample of a stream.
 
-    A seeded reservoir keeps `pool * count` of the first `horizon` frames; of those, farthest-point selection on 8x8
-    thumbnails keeps `count`, because different frames beat more frames.
+    A seeded reservoir keeps `pool * count` of the first `horizon` frames, on disk; of those, farthest-point selection
+    on 8x8 thumbnails takes `count`, because different frames beat more frames.
 
     Args:
         source: uint8 (H, W, 3) frames, all of one size; may be endless.
@@ -47,18 +69,17 @@ def sample_frames(source: Iterable[Frame], count: int, seed: int, *, horizon: in
         pool: candidates per wanted frame.
     """
     rng = np.random.default_rng(seed)
-    kept: list[Frame] = []
+    kept, thumbnails = FrameFile(), np.empty((0, 192), np.float32)
     for position, frame in enumerate(itertools.islice(source, horizon)):
         slot = position if position < pool * count else int(rng.integers(position + 1))
-        if slot < len(kept):
-            kept[slot] = frame.copy()
-        elif slot < pool * count:
-            kept.append(frame.copy())
-    chosen = _farthest_points(np.stack([thumbnail(frame) for frame in kept]), count, rng) if kept else []
-    return [kept[position] for position in chosen]
+        if slot < pool * count:
+            kept[slot] = frame
+            thumbnails = np.concatenate([thumbnails[:slot], thumbnail(frame)[None], thumbnails[slot + 1 :]])
+    for slot in _farthest_points(thumbnails, count, rng) if len(thumbnails) else []:
+        yield kept[slot]
 
 
-def thumbnail(frame: Frame) -> NDArray[np.float32]:
+def thumbnail(frame: Image) -> NDArray[np.float32]:
     """The frame's 8x8 block means, (192,)."""
     rows, columns = (np.linspace(0, side, 9).astype(int) for side in frame.shape[:2])
     means = [
@@ -80,67 +101,80 @@ def _farthest_points(points: NDArray[np.float32], count: int, rng: np.random.Gen
 
 @dataclass(frozen=True, kw_only=True)
 class FrameStore:
-    """Frames in one file, read one at a time.
+    """Different frames in one file, read one at a time.
 
     Attributes:
-        path: the file.
-        size: (H, W) [px].
         hashes: sha256 of every frame, in order.
+        given: how many there were, with those that came again.
+        flat: how many show one colour.
     """
 
-    path: Path
-    size: tuple[int, int]
+    file: FrameFile = field(repr=False)
     hashes: tuple[str, ...] = field(repr=False)
+    given: int
+    flat: int
 
     def __len__(self) -> int:
         return len(self.hashes)
 
-    def __getitem__(self, position: int) -> Frame:
+    def __getitem__(self, position: int) -> Image:
         """One frame, uint8 (1, H, W, 3)."""
-        shape = (1, *self.size, 3)
-        count = int(np.prod(shape))
         if not 0 <= position < len(self):
             raise IndexError(position)
-        return np.fromfile(self.path, np.uint8, count, offset=position * count).reshape(shape)
+        return self.file[position][None]
 
-    def pick(self, positions: Iterable[int]) -> Iterator[Frame]:
+    def pick(self, positions: Iterable[int]) -> Iterator[Image]:
         """The frames at `positions`, one by one."""
         return (self[position] for position in positions)
 
 
-def store_frames(frames: Iterable[Frame], path: Path, size: tuple[int, int]) -> FrameStore:
-    """Write frames to a file, each once.
+def store_frames(frames: Iterable[Image], size: tuple[int, int]) -> FrameStore:
+    """Keep frames, each once.
 
     Args:
         frames: uint8 (H, W, 3) at the graph's size.
-        path: the file to write.
         size: (H, W) of the graph [px].
 
     Raises:
-        SpecError: a frame of another size or type, too few different frames, or flat ones.
+        SpecError: a frame of another size or type.
     """
-    hashes: dict[str, None] = {}
-    total = flat = 0
-    with path.open("wb") as stream:
-        for total, frame in enumerate(frames, 1):  # noqa: B007 -- the count is read below
-            _require_frame(frame, size)
-            digest = frame_hash(frame)
-            if digest not in hashes:
-                hashes[digest] = None
-                flat += float(frame.std()) < FLAT_LEVELS
-                stream.write(np.ascontiguousarray(frame).tobytes())
-    if flat * 2 > len(hashes):
-        raise SpecError(
-            f"{flat} of {len(hashes)} calibration frames are flat (one colour); give photographs of the robot's world"
-        )
-    if len(hashes) < MIN_FRAMES:
-        raise SpecError(
-            f"{len(hashes)} different calibration frames of {total} given; INT8 needs at least {MIN_FRAMES}, better 64"
-        )
-    return FrameStore(path=path, size=size, hashes=tuple(hashes))
+    file, hashes = FrameFile(), dict[str, None]()
+    given = flat = 0
+    for frame in frames:
+        _require_frame(frame, size)
+        given += 1
+        digest = frame_hash(frame)
+        if digest not in hashes:
+            file[len(hashes)] = frame
+            hashes[digest] = None
+            flat += float(frame.std()) < FLAT_LEVELS
+    return FrameStore(file=file, hashes=tuple(hashes), given=given, flat=flat)
 
 
-def _require_frame(frame: Frame, size: tuple[int, int]) -> None:
+def require_variety(frames: FrameStore, size: tuple[int, int]) -> None:
+    """Refuse frames that no ranges should come from.
+
+    Args:
+        frames: given.
+        size: (H, W) of the graph [px].
+
+    Raises:
+        SpecError: too few different frames, flat ones, or those of another size.
+    """
+    if frames.flat * 2 > len(frames):
+        raise SpecError(
+            f"{frames.flat} of {len(frames)} calibration frames are flat (one colour); "
+            "give photographs of the robot's world"
+        )
+    if len(frames) < MIN_FRAMES:
+        raise SpecError(
+            f"{len(frames)} different calibration frames of {frames.given} given; "
+            f"INT8 needs at least {MIN_FRAMES}, better 64"
+        )
+    _require_frame(frames[0][0], size)
+
+
+def _require_frame(frame: Image, size: tuple[int, int]) -> None:
     if frame.dtype != np.uint8 or frame.shape != (*size, 3):
         raise SpecError(
             f"calibration frame is {frame.dtype} {frame.shape}, the graph takes uint8 ({size[0]}, {size[1]}, 3): "

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper, shape_inference
 
 from brixel_edge.errors import BuildError, BundleError
+from brixel_edge.export.graph.walk import consumers, element_types, producers, static_shapes
 
 MIN_OPSET = 17  # the first with native LayerNormalization
 _PROTOBUF_LIMIT = 2**31 - 1
@@ -36,31 +37,18 @@ class Graph:
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
-        self.shapes: dict[str, tuple[int, ...]] = {}
-        self.types: dict[str, int] = {}
         self._before: dict[str, list[onnx.NodeProto]] = defaultdict(list)
         self._removed: set[str] = set()
         _make_canonical(model)
         inferred = shape_inference.infer_shapes(_without_weights(model), data_prop=True)
-        for value in (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output):
-            self._remember(value)
+        self.shapes, self.types = static_shapes(inferred), element_types(inferred)
         self._index()
-
-    def _remember(self, value: onnx.ValueInfoProto) -> None:
-        tensor = value.type.tensor_type
-        if tensor.HasField("shape") and all(axis.HasField("dim_value") for axis in tensor.shape.dim):
-            self.shapes[value.name] = tuple(axis.dim_value for axis in tensor.shape.dim)
-        self.types[value.name] = tensor.elem_type
 
     def _index(self) -> None:
         graph = self.model.graph
         self.constants = {tensor.name: tensor for tensor in graph.initializer}
         self.by_name = {node.name: node for node in graph.node}
-        self.producer = {name: node for node in graph.node for name in node.output if name}
-        self.consumers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
-        for node in graph.node:
-            for name in dict.fromkeys(node.input):
-                self.consumers[name].append(node)
+        self.producer, self.consumers = producers(self.model), consumers(self.model)
 
     @property
     def nodes(self) -> list[onnx.NodeProto]:
@@ -79,9 +67,14 @@ class Graph:
         return tuple(value.name for value in self.model.graph.output if value.type.tensor_type.elem_type in kinds)
 
     @property
+    def image_name(self) -> str:
+        """Name of the first input."""
+        return self.model.graph.input[0].name
+
+    @property
     def image_shape(self) -> tuple[int, int]:
         """(H, W) of the input image [px]."""
-        shape = self.shapes[self.model.graph.input[0].name]
+        shape = self.shapes[self.image_name]
         return shape[1], shape[2]
 
     @property
@@ -165,16 +158,18 @@ class Graph:
         Raises:
             BuildError: larger than protobuf can hold.
         """
-        if self.model.ByteSize() > _PROTOBUF_LIMIT:
-            raise BuildError(
-                "the graph is larger than 2 GiB, which INT8 calibration cannot hold; take a smaller backbone"
-            )
-        return self.model.SerializeToString()
+        return serialized(self.model)
 
-    def save(self, path: Path) -> Path:
-        """Write the model; gives the path back."""
-        path.write_bytes(self.serialized())
-        return path
+
+def serialized(model: onnx.ModelProto) -> bytes:
+    """A model as bytes.
+
+    Raises:
+        BuildError: larger than protobuf can hold.
+    """
+    if model.ByteSize() > _PROTOBUF_LIMIT:
+        raise BuildError("the graph is larger than 2 GiB, which INT8 calibration cannot hold; take a smaller backbone")
+    return model.SerializeToString()
 
 
 def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -10,7 +10,7 @@ features to the patch embedding and the sampling positions, which are 1 % of the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -59,6 +59,13 @@ class Layer:
     def is_linear(self) -> bool:
         """Whether the channels it reads are the last axis of `x`."""
         return self.op != "Conv"
+
+
+def result_tensor(graph: Graph, layer: Layer) -> str:
+    """The tensor that a layer's result counts as: behind the Relu, where it has one for itself."""
+    readers = graph.consumers[layer.output]
+    is_alone = len(readers) == 1 and readers[0].op_type == "Relu" and layer.output not in graph.outputs
+    return readers[0].output[0] if is_alone else layer.output
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
@@ -129,7 +136,7 @@ def _judged(graph: Graph, layer: Layer, names: set[str]) -> Layer:
         or _steers_sampling(graph, layer, names)
         or _writes_output(graph, layer)
     )
-    return Layer(**{**vars(layer), "excluded": reason})
+    return replace(layer, excluded=reason)
 
 
 def _too_small(graph: Graph, layer: Layer) -> str:

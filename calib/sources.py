@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from brixel_edge.calib.choice.progress import progress
-from brixel_edge.calib.frames import Frame, sample_frames
+from brixel_edge.calib.frames import FrameStore, Image, sample_frames, store_frames
 from brixel_edge.image.fit import Fit, fit_frame
+from brixel_edge.machine.progress import progress
 from brixel_edge.model.spec import ImageSpec
 from brixel_edge.runtimes.sources.frames import FrameSource
 from brixel_edge.runtimes.sources.images import ImageFiles, images_from_folder, images_from_glob
@@ -32,8 +32,7 @@ def calibration_frames(
     count: int = DEFAULT_COUNT,
     seed: int = 0,
     fit: Fit = "stretch",
-    shown: bool = True,
-) -> list[Frame]:
+) -> FrameStore:
     """A reproducible, diverse sample of a source.
 
     Args:
@@ -42,10 +41,9 @@ def calibration_frames(
         count: frames wanted.
         seed: of the choice. A live camera gives other frames every time; their hashes are recorded.
         fit: what to do where aspects differ, as on the device.
-        shown: draw progress.
 
     Returns:
-        up to `count` uint8 (H, W, 3) frames in the graph's channel order.
+        up to `count` different frames in the graph's channel order, on disk.
 
     Raises:
         SourceError: a camera or stream that does not open.
@@ -54,9 +52,9 @@ def calibration_frames(
     opened = _chosen_files(source, count, seed) or open_source(source)
     with closing(opened):
         fitted = (fit_frame(picture, image, fit).image[0] for picture in _spaced(opened))
-        if isinstance(opened, ImageFiles):
-            return list(progress(fitted, "reading images", shown=shown))
-        return sample_frames(progress(fitted, "reading frames", shown=shown), count, seed)
+        read = progress(fitted, "reading calibration frames")
+        chosen = read if isinstance(opened, ImageFiles) else sample_frames(read, count, seed)
+        return store_frames(chosen, (image.height, image.width))
 
 
 def _chosen_files(source: str, count: int, seed: int) -> ImageFiles | None:
@@ -72,7 +70,7 @@ def _chosen_files(source: str, count: int, seed: int) -> ImageFiles | None:
     return ImageFiles([paths[position] for position in sorted(chosen)], source)
 
 
-def _spaced(source: FrameSource) -> Iterator[Frame]:
+def _spaced(source: FrameSource) -> Iterator[Image]:
     """Pictures of a source, of a film every `SPACING_S`, of a live one for `LIVE_S` at most."""
     is_film = not isinstance(source, ImageFiles)
     due_s = 0.0

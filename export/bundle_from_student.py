@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from brixel_edge.errors import BuildError, ParityError
-from brixel_edge.export.graph.judges import Backend, default_backends
 from brixel_edge.export.half.islands import Half
+from brixel_edge.export.judges import Backend, default_backends
 from brixel_edge.export.ladder import (
     NoPlanBuiltError,
     NoPlanPassedError,

@@ -22,12 +22,12 @@ from tqdm import tqdm
 from brixel_edge.errors import BrixelError, BuildError, ParityError
 from brixel_edge.export.graph.census import assert_census
 from brixel_edge.export.graph.fuse import FusedModel
-from brixel_edge.export.graph.judges import Backend, Features, default_backends
 from brixel_edge.export.graph.reference import reference_features
 from brixel_edge.export.graph.to_onnx import onnx_from_model
 from brixel_edge.export.half.islands import Half, Island, find_islands
 from brixel_edge.export.half.ranges import TensorRange, measure_ranges
 from brixel_edge.export.half.to_half import half_from_float
+from brixel_edge.export.judges import Backend, Features, default_backends
 from brixel_edge.export.ladder import GateMissedError
 from brixel_edge.model.bundle import graph_name
 from brixel_edge.model.engine_file import EngineReport

@@ -15,10 +15,10 @@ from brixel_edge.model.json_form import fields_from_json
 from brixel_edge.model.receipt_sections import Int8, Int8Cost, Int8Speed
 
 if TYPE_CHECKING:
-    from brixel_edge.calib.frames import Frame
+    from brixel_edge.calib.frames import FrameStore
     from brixel_edge.commands.export_engines import TensorRtMaker
     from brixel_edge.export.bundle_from_student import Stage
-    from brixel_edge.export.graph.judges import Backend
+    from brixel_edge.export.judges import Backend
     from brixel_edge.runtimes.bench.bench import Row
 
 ORT_GRAPH, QDQ_GRAPH = "graph.int8.ort.onnx", "graph.int8.onnx"
@@ -37,7 +37,7 @@ class Int8Finish:
         engines: builds the TensorRT engine; None makes graphs for the CPU backends.
     """
 
-    frames: Sequence[Frame] | None
+    frames: FrameStore | None
     seed: int
     min_speedup: float
     engines: TensorRtMaker | None = None
@@ -83,7 +83,7 @@ class Int8Finish:
 
     def _prove(self, stage: Stage, target: str) -> None:
         """Against PyTorch, on the backend that will run it."""
-        from brixel_edge.export.graph.judges import OpenVinoBackend, OrtBackend, RoundingBackend
+        from brixel_edge.export.judges import OpenVinoBackend, OrtBackend, RoundingBackend
 
         name = ORT_GRAPH if target == "ort" else QDQ_GRAPH
         backend: Backend = OpenVinoBackend() if target == "openvino" else OrtBackend()

@@ -16,7 +16,7 @@ from brixel_edge.model.receipt_sections import Bench, BenchRow
 from brixel_edge.model.spec import UNTRAINED_NOTICE
 
 if TYPE_CHECKING:
-    from brixel_edge.calib.frames import Frame
+    from brixel_edge.calib.frames import FrameStore
     from brixel_edge.commands.export_engines import TensorRtMaker
     from brixel_edge.export.bundle_from_student import Ordered, Stage
     from brixel_edge.export.workshop import ProofImages
@@ -127,7 +127,7 @@ def graph_precision(engine: str) -> Precision:
     return "bf16" if engine.endswith("-bf16") else "fp32"
 
 
-def _ordered(request: ExportRequest, spec: ModelSpec, out: Path, frames: list[Frame] | None) -> Ordered:
+def _ordered(request: ExportRequest, spec: ModelSpec, out: Path, frames: FrameStore | None) -> Ordered:
     from brixel_edge.export.bundle_from_student import BF16_SAMPLERS, Ordered
 
     precision = graph_precision(request.engine)
@@ -154,7 +154,7 @@ def _engine_maker(request: ExportRequest, spec: ModelSpec, out: Path) -> TensorR
 
 
 def _finishes(
-    request: ExportRequest, frames: list[Frame] | None, engines: TensorRtMaker | None
+    request: ExportRequest, frames: FrameStore | None, engines: TensorRtMaker | None
 ) -> Iterator[Callable[[Stage], None]]:
     """What is added to a directory after its float graphs were proven."""
     if request.engine.endswith("-int8"):
@@ -198,7 +198,7 @@ def _proof_images(request: ExportRequest, spec: ModelSpec) -> ProofImages:
     return _loaded(photographs_in(request.parity_images) if request.parity_images else bundled_photographs(PROOF), spec)
 
 
-def _calibration_frames(request: ExportRequest, spec: ModelSpec) -> list[Frame] | None:
+def _calibration_frames(request: ExportRequest, spec: ModelSpec) -> FrameStore | None:
     """Frames of --calib at the graph's size; None without."""
     if request.calib is None:
         return None
@@ -208,18 +208,15 @@ def _calibration_frames(request: ExportRequest, spec: ModelSpec) -> list[Frame] 
     return calibration_frames(request.calib, spec.image, count=request.calib_n, seed=request.seed)
 
 
-def _ranging_images(spec: ModelSpec, frames: list[Frame] | None) -> ProofImages:
+def _ranging_images(spec: ModelSpec, frames: FrameStore | None) -> ProofImages:
     """What activation ranges are measured on: frames of the device's world, or photographs."""
     from brixel_edge.export.workshop import ProofImages
     from brixel_edge.proof.photographs import RANGING, bundled_photographs
 
     if frames is None:
         return _loaded(bundled_photographs(RANGING), spec)
-    from brixel_edge.calib.frames import frame_hash
-
-    kept = frames[:RANGING_FRAMES]
-    names = [f"sha256:{frame_hash(frame)[:16]}" for frame in kept]
-    return ProofImages(names=names, pixels=[frame[None] for frame in kept])
+    names = [f"sha256:{digest[:16]}" for digest in frames.hashes[:RANGING_FRAMES]]
+    return ProofImages(names=names, pixels=list(frames.pick(range(len(names)))))
 
 
 def _loaded(paths: list[Path], spec: ModelSpec) -> ProofImages:

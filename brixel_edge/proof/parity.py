@@ -1,7 +1,8 @@
 """Does an artefact still compute what the PyTorch model computes? Numbers, and the gates they must pass.
 
-Compares dense maps cell by cell. A cosine hides errors of a common offset, so it is also reported with the
-reference's mean removed. Knows nothing of graphs or backends.
+Compares dense maps cell by cell. A cosine hides errors of a common offset (measured: 0.83 raw is 0.69 centred), so it
+is also reported with the reference's mean removed. Signal-to-noise ratios of whole maps hide damage to few cells, so
+the worst cells are reported too. Knows nothing of graphs or backends.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from brixel_edge.errors import ParityError
 
+Cells = NDArray[np.floating]  # feature vectors (n, D)
 WORST_PERCENT = 1.0
 
 
@@ -71,12 +73,38 @@ class ParityReport:
         }
 
 
+def cells_of(output: NDArray[np.floating]) -> Cells:
+    """Feature vectors of one image's output, (n, D).
+
+    Args:
+        output: (1, D, h, w) map, or (1, N, D) tokens; anything else counts as one vector.
+    """
+    if output.ndim == 4:
+        return output[0].reshape(output.shape[1], -1).T
+    return output[0] if output.ndim == 3 else output.reshape(1, -1)
+
+
+def cosines(reference: Cells, candidate: Cells) -> NDArray[np.float64]:
+    """Cosine of every cell, in double precision: differences of 1e-6 matter here; cells without length count as 0."""
+    a, b = reference.astype(np.float64), candidate.astype(np.float64)
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return np.einsum("ij,ij->i", a, b) / np.maximum(norms, 1e-30)
+
+
 def cell_cosines(reference: NDArray[np.floating], candidate: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Per-cell cosine of two (1, D, h, w) maps, (h * w,); cells without length count as 0."""
-    a = reference.reshape(reference.shape[1], -1).astype(np.float64)
-    b = candidate.reshape(candidate.shape[1], -1).astype(np.float64)
-    lengths = np.linalg.norm(a, axis=0) * np.linalg.norm(b, axis=0)
-    return np.divide((a * b).sum(0), lengths, out=np.zeros_like(lengths), where=lengths > 0)
+    """Per-cell cosine of two (1, D, h, w) maps, (h * w,)."""
+    return cosines(cells_of(reference), cells_of(candidate))
+
+
+def mean_cosine(reference: Sequence[Cells], candidate: Sequence[Cells]) -> float:
+    """Mean cosine of all cells of all images."""
+    return float(np.concatenate([cosines(a, b) for a, b in zip(reference, candidate, strict=True)]).mean())
+
+
+def squared_error(reference: Sequence[Cells], candidate: Sequence[Cells]) -> float:
+    """||candidate - reference||^2 / ||reference||^2 over all cells of all images."""
+    error = sum(float(((b.astype(np.float64) - a) ** 2).sum()) for a, b in zip(reference, candidate, strict=True))
+    return error / max(sum(float((a.astype(np.float64) ** 2).sum()) for a in reference), 1e-30)
 
 
 def compare(references: Sequence[NDArray[np.floating]], candidates: Sequence[NDArray[np.floating]]) -> ParityReport:
@@ -92,6 +120,12 @@ def compare(references: Sequence[NDArray[np.floating]], candidates: Sequence[NDA
     if not references or [r.shape for r in references] != [c.shape for c in candidates]:
         given = [c.shape for c in candidates][:2]
         raise ParityError(f"outputs of shape {given} cannot be compared with {[r.shape for r in references][:2]}")
+    return compare_cells([cells_of(r) for r in references], [cells_of(c) for c in candidates])
+
+
+def compare_cells(references: Sequence[Cells], candidates: Sequence[Cells]) -> ParityReport:
+    """Compare the same cells of the same images; image by image, so that doubles are never held of all."""
+    pairs = list(zip(references, candidates, strict=True))
     if not all(np.isfinite(candidate).all() for candidate in candidates):
         nan = float("nan")
         return ParityReport(
@@ -101,22 +135,18 @@ def compare(references: Sequence[NDArray[np.floating]], candidates: Sequence[NDA
             frobenius=nan,
             max_abs=nan,
             finite=False,
-            images=len(candidates),
+            images=len(pairs),
         )
-    mean = np.mean([r.astype(np.float64).mean((0, 2, 3)) for r in references], axis=0)[None, :, None, None]
-    cosines = np.concatenate([cell_cosines(r, c) for r, c in zip(references, candidates, strict=True)])
-    centred = [cell_cosines(r - mean, c - mean) for r, c in zip(references, candidates, strict=True)]
-    errors = [c.astype(np.float64) - r for r, c in zip(references, candidates, strict=True)]
+    raw = np.concatenate([cosines(a, b) for a, b in pairs])
+    centre = np.average([a.mean(0, dtype=np.float64) for a in references], axis=0, weights=[len(a) for a in references])
     return ParityReport(
-        cosine_mean=float(cosines.mean()),
-        cosine_p01=float(np.percentile(cosines, WORST_PERCENT)),
-        centred_mean=float(np.concatenate(centred).mean()),
-        frobenius=float(
-            np.sqrt(sum((e**2).sum() for e in errors) / sum((r.astype(np.float64) ** 2).sum() for r in references))
-        ),
-        max_abs=float(max(np.abs(e).max() for e in errors)),
+        cosine_mean=float(raw.mean()),
+        cosine_p01=float(np.percentile(raw, WORST_PERCENT)),
+        centred_mean=float(np.concatenate([cosines(a - centre, b - centre) for a, b in pairs]).mean()),
+        frobenius=math.sqrt(squared_error(references, candidates)),
+        max_abs=max(float(np.abs(b.astype(np.float64) - a).max()) for a, b in pairs),
         finite=True,
-        images=len(references),
+        images=len(pairs),
     )
 
 

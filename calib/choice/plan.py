@@ -11,38 +11,18 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from brixel_edge.calib.choice.sensitivity import Effect
 from brixel_edge.calib.layers import Layer
+from brixel_edge.calib.proof import Bounds
 from brixel_edge.calib.ranges.calibration import Calibration
-from brixel_edge.errors import BundleError, SpecError
-from brixel_edge.proof.parity import GATES
+from brixel_edge.machine.files import write_atomically
 
 PLAN_VERSION = 1
 MAX_NMSE = 0.03  # a node that alone does more is outside the range where effects add up
 BUDGET_SHARE = 0.8
 NodePrecision = Literal["int8", "float"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bounds:
-    """What the INT8 graph must reach on frames that nothing was fitted to.
-
-    Attributes:
-        mean: cosine of a cell, mean.
-        p01: cosine that 1 % of the cells may fall below.
-        agreement: of a linear probe, share of cells.
-    """
-
-    mean: float = GATES["int8"].cosine_mean
-    p01: float = GATES["int8"].cosine_p01
-    agreement: float = 0.97
-
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if not 0 < value < 1:
-                raise SpecError(f"INT8 bound {name}={value} is not between 0 and 1; for instance mean=0.995")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +74,7 @@ class ParetoPoint:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Int8Plan:
     """Precision of every node of one float graph.
 
     Attributes:
@@ -112,7 +92,7 @@ class Plan:
     bounds: Bounds
     budget_share: float
     nodes: tuple[NodePlan, ...]
-    groups: tuple[Mapping[str, Any], ...]
+    groups: tuple[Mapping[str, str | float | None], ...]
     pareto: tuple[ParetoPoint, ...]
 
     @property
@@ -126,35 +106,9 @@ class Plan:
         total = sum(node.macs for node in self.nodes)
         return sum(node.macs for node in self.nodes if node.precision == "int8") / max(total, 1)
 
-    def save(self, path: Path) -> Path:
-        """Write plan.json; gives the path back."""
-        record = {"plan_version": PLAN_VERSION, **asdict(self)}
-        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        return path
-
-
-def load_plan(path: Path, graph_sha256: str) -> Plan:
-    """Read what `Plan.save` wrote.
-
-    Raises:
-        BundleError: not a plan, or one of another graph.
-    """
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        version, owner = record.pop("plan_version"), record["graph_sha256"]
-        if version != PLAN_VERSION:
-            raise BundleError(f"{path} has version {version}, this release reads {PLAN_VERSION}; quantise again")
-        if owner != graph_sha256:
-            raise BundleError(f"{path} is of graph {owner[:12]}, this one is {graph_sha256[:12]}; quantise again")
-        parts = {
-            "bounds": Bounds(**record.pop("bounds")),
-            "nodes": tuple(NodePlan(**node) for node in record.pop("nodes")),
-            "pareto": tuple(ParetoPoint(**point) for point in record.pop("pareto")),
-            "groups": tuple(record.pop("groups")),
-        }
-        return Plan(**record, **parts)
-    except (OSError, KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BundleError(f"{path} is not a readable plan ({error!r}); quantise again") from error
+    def save(self, path: Path) -> None:
+        """Write the readable file."""
+        write_atomically(path, json.dumps({"plan_version": PLAN_VERSION, **asdict(self)}, indent=1) + "\n")
 
 
 def fallback_order(layers: Sequence[Layer], effects: Mapping[str, Effect], bounds: Bounds) -> list[str]:
@@ -196,8 +150,8 @@ def pareto_curve(
 def make_plan(
     layers: Sequence[Layer], calibration: Calibration, effects: Mapping[str, Effect], bounds: Bounds, *,
     budget_share: float = BUDGET_SHARE,
-) -> Plan:  # fmt: skip
-    """Stage G: the fewest nodes in floating point, by predicted loss per cost, that keep every output in its budget."""
+) -> Int8Plan:  # fmt: skip
+    """The fewest nodes in floating point, by predicted loss per cost, that keep every output in its budget."""
     order = fallback_order(layers, effects, bounds)
     pareto = pareto_curve(layers, effects, order)
     forced = sum(max(effects[name].nmse.values()) > MAX_NMSE for name in order)
@@ -209,7 +163,7 @@ def make_plan(
         name: "outside the range where effects add up" if k < forced else "sensitivity"
         for k, name in enumerate(order[:count])
     }
-    return Plan(
+    return Int8Plan(
         graph_sha256=calibration.graph_sha256,
         seed=calibration.seed,
         bounds=bounds,
@@ -241,7 +195,7 @@ def _node_plan(layer: Layer, calibration: Calibration, effect: Effect | None, gi
     )
 
 
-def demote(plan: Plan, names: Iterable[str], reason: str) -> Plan:
+def demote(plan: Int8Plan, names: Iterable[str], reason: str) -> Int8Plan:
     """The plan with further nodes in floating point, for a reason that sensitivity does not know."""
     moved = set(names)
     nodes = tuple(

@@ -15,13 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brixel_edge.calib.choice.cutting import first_part, live_tensors, second_part, size_bytes
-from brixel_edge.calib.choice.progress import progress
-from brixel_edge.calib.frames import Frame
+from brixel_edge.calib.engines import OrtEngine, Outputs
+from brixel_edge.calib.frames import Image
 from brixel_edge.calib.graph import Graph
-from brixel_edge.calib.lowering.engines import OrtEngine, Outputs
-from brixel_edge.calib.lowering.qdq import IntegerLayer, qdq_graph
+from brixel_edge.calib.lowering.qdq import qdq_graph
+from brixel_edge.calib.ranges.scales import IntegerLayer
 from brixel_edge.errors import BuildError
-from brixel_edge.proof.probe import cells_of, mean_cosine, squared_error
+from brixel_edge.machine.progress import progress
+from brixel_edge.proof.parity import mean_cosine, squared_error
+from brixel_edge.proof.probe import sampled_cells
 
 STRETCH = 6  # nodes that share one kept prefix
 MAX_KEPT_BYTES = 512 << 20
@@ -41,7 +43,7 @@ class Effect:
 
 
 def sweep(
-    smoothed: Graph, integers: Sequence[IntegerLayer], frames: Sequence[Frame], *, threads: int = 2, shown: bool = True
+    smoothed: Graph, integers: Sequence[IntegerLayer], frames: Sequence[Image], *, threads: int = 2
 ) -> dict[str, Effect]:
     """Measure every layer alone.
 
@@ -50,19 +52,17 @@ def sweep(
         integers: the candidates, in running order.
         frames: held-out uint8 (1, H, W, 3) images.
         threads: of inference.
-        shown: draw progress.
 
     Returns:
         layer name -> its effect.
     """
-    image = smoothed.model.graph.input[0].name
+    image = smoothed.image_name
     reference = _cells_over(smoothed, [{image: frame} for frame in frames], threads)
     order = {node.name: position for position, node in enumerate(smoothed.nodes)}
     ranked = sorted(integers, key=lambda entry: order[entry.layer.name])
     effects: dict[str, Effect] = {}
-    for entry, suffix, kept in progress(
-        _stretches(smoothed, ranked, frames, order, threads), "sensitivity", total=len(ranked), shown=shown
-    ):
+    stretches = _stretches(smoothed, ranked, frames, order, threads)
+    for entry, suffix, kept in progress(stretches, "sensitivity", total=len(ranked)):
         candidate = _cells_over(qdq_graph(suffix, [entry]), kept, threads)
         effects[entry.layer.name] = _effect(entry, reference, candidate)
     return effects
@@ -72,7 +72,7 @@ def _cells_over(graph: Graph, feeds: Iterable[Mapping[str, NDArray]], threads: i
     """Compared cells of a graph's outputs; its session is gone afterwards, as two at once would not fit at 1024 px."""
     engine = OrtEngine(graph.serialized(), threads=threads, has_arena=False)
     outputs = (engine.run_named(feed) for feed in feeds)
-    return [{name: cells_of(values[name]) for name in graph.float_outputs} for values in outputs]
+    return [{name: sampled_cells(values[name]) for name in graph.float_outputs} for values in outputs]
 
 
 def _effect(entry: IntegerLayer, reference: Sequence[Outputs], candidate: Sequence[Outputs]) -> Effect:
@@ -91,10 +91,10 @@ def _effect(entry: IntegerLayer, reference: Sequence[Outputs], candidate: Sequen
 
 
 def _stretches(
-    graph: Graph, ranked: Sequence[IntegerLayer], frames: Sequence[Frame], order: Mapping[str, int], threads: int
+    graph: Graph, ranked: Sequence[IntegerLayer], frames: Sequence[Image], order: Mapping[str, int], threads: int
 ) -> Iterator[tuple[IntegerLayer, Graph, list[dict[str, NDArray]]]]:
     """Every layer with the graph from its stretch on and that graph's inputs for every frame."""
-    image = graph.model.graph.input[0].name
+    image = graph.image_name
     for first in range(0, len(ranked), STRETCH):
         stretch = ranked[first : first + STRETCH]
         start = order[stretch[0].layer.name]
@@ -108,10 +108,10 @@ def _stretches(
 
 
 def _run_prefix(
-    graph: Graph, start: int, live: list[str], frames: Sequence[Frame], threads: int
+    graph: Graph, start: int, live: list[str], frames: Sequence[Image], threads: int
 ) -> list[dict[str, NDArray]]:
     engine = OrtEngine(first_part(graph, start, live).serialized(), threads=threads, has_arena=False)
-    image = graph.model.graph.input[0].name
+    image = graph.image_name
     kept = []
     for frame in frames:
         values = {image: frame, **engine.run(frame)}

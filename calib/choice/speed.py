@@ -20,17 +20,11 @@ class SpeedVerdict:
     Attributes:
         accepted: at least `MIN_SPEEDUP` times faster.
         speedup: latency of the best float engine over that of INT8.
-        int8_ms: [ms].
-        best_float: name of the fastest float engine.
-        best_float_ms: [ms].
         message: one line with both numbers.
     """
 
     accepted: bool
     speedup: float
-    int8_ms: float
-    best_float: str
-    best_float_ms: float
     message: str
 
 
@@ -54,11 +48,4 @@ def speed_verdict(int8_ms: float, float_ms: Mapping[str, float], *, min_speedup:
     accepted = speedup >= min_speedup
     figures = f"INT8 takes {int8_ms:.1f} ms, {name} takes {float_ms[name]:.1f} ms: {speedup:.2f} times faster"
     advice = "" if accepted else f", less than the {min_speedup} times that INT8 must gain; use {name}"
-    return SpeedVerdict(
-        accepted=accepted,
-        speedup=speedup,
-        int8_ms=int8_ms,
-        best_float=name,
-        best_float_ms=float_ms[name],
-        message=figures + advice,
-    )
+    return SpeedVerdict(accepted=accepted, speedup=speedup, message=figures + advice)

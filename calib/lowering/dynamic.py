@@ -17,6 +17,7 @@ from onnx import helper
 
 from brixel_edge.calib.graph import Graph, load_graph
 from brixel_edge.calib.layers import Layer, find_layers
+from brixel_edge.machine.files import write_atomically
 
 
 def quantize_dynamic(graph: Path, out: Path) -> tuple[str, ...]:
@@ -41,7 +42,8 @@ def quantize_dynamic(graph: Path, out: Path) -> tuple[str, ...]:
     float_graph.commit()
     names = [layer.name for layer in linears]
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
-        named = float_graph.save(Path(folder) / "named.onnx")
+        named = Path(folder) / "named.onnx"
+        named.write_bytes(float_graph.serialized())
         root, level = logging.getLogger(), logging.getLogger().level
         try:
             root.setLevel(logging.ERROR)  # it advises a preprocessing step that the exporter has already done
@@ -58,7 +60,7 @@ def quantize_dynamic(graph: Path, out: Path) -> tuple[str, ...]:
     model = onnx.load(str(out))
     del model.metadata_props[:]
     model.metadata_props.extend(float_graph.model.metadata_props)
-    out.write_bytes(model.SerializeToString())
+    write_atomically(out, model.SerializeToString())
     return tuple(names)
 
 

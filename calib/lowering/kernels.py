@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from brixel_edge.calib.frames import Frame
-from brixel_edge.calib.lowering.engines import EngineName, OpenVinoEngine
+from brixel_edge.calib.engines import EngineName, OpenVinoEngine
+from brixel_edge.calib.frames import Image
 from brixel_edge.errors import BuildError
 from brixel_edge.machine.ort_session import open_session
 
@@ -35,7 +35,7 @@ _OPENVINO_WEIGHTED = ("FullyConnected", "MatMul", "Convolution", "GroupConvoluti
 
 
 @dataclass(frozen=True, kw_only=True)
-class Census:
+class KernelCount:
     """Matrix products and convolutions that one inference executed.
 
     Attributes:
@@ -59,26 +59,26 @@ class Census:
         return {name: value for name, value in asdict(self).items() if name != "float_names"}
 
 
-def take_census(engine: EngineName, path: Path, image: Frame, *, threads: int = 2) -> Census:
+def count_kernels(engine: EngineName, path: Path, image: Image, *, threads: int = 2) -> KernelCount:
     """Run a graph once and count what ran."""
     return _openvino(path, image, threads) if engine == "openvino" else _onnxruntime(path, image, threads)
 
 
-def require_integers(census: Census, expected: int) -> None:
+def require_integers(count: KernelCount, expected: int) -> None:
     """Refuse a graph that silently runs in floating point.
 
     Raises:
         BuildError: fewer integer kernels than the plan has, or float ones that dequantised weights feed.
     """
-    if census.integer < expected or census.fed_by_dequantize:
+    if count.integer < expected or count.fed_by_dequantize:
         raise BuildError(
-            f"{census.engine} ran {census.integer} integer kernels of {expected} planned, and "
-            f"{census.fed_by_dequantize} float ones on dequantised values: this lowering is not for this backend; "
+            f"{count.engine} ran {count.integer} integer kernels of {expected} planned, and "
+            f"{count.fed_by_dequantize} float ones on dequantised values: this lowering is not for this backend; "
             "use graph.int8.ort.onnx with ONNX Runtime and graph.int8.onnx with OpenVINO and TensorRT"
         )
 
 
-def _onnxruntime(path: Path, image: Frame, threads: int) -> Census:
+def _onnxruntime(path: Path, image: Image, threads: int) -> KernelCount:
     with tempfile.TemporaryDirectory() as folder:
         optimized = Path(folder) / "optimized.onnx"
         session = open_session(path, threads=threads, profile_prefix=Path(folder) / "profile", optimized_out=optimized)
@@ -90,7 +90,7 @@ def _onnxruntime(path: Path, image: Frame, threads: int) -> Census:
         for event in events
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")
     )
-    return Census(
+    return KernelCount(
         engine="ort",
         integer=sum(count for op, count in ran.items() if op in _ORT_INTEGER),
         floating=sum(count for op, count in ran.items() if op in _ORT_FLOAT),
@@ -108,7 +108,7 @@ def _fed_by_dequantize(optimized: Path) -> int:
     return sum(node.op_type in _ORT_FLOAT and not dequantized.isdisjoint(node.input[1:2]) for node in nodes)
 
 
-def _openvino(path: Path, image: Frame, threads: int) -> Census:
+def _openvino(path: Path, image: Image, threads: int) -> KernelCount:
     engine = OpenVinoEngine(path, threads=threads, profiled=True)
     engine.run(np.ascontiguousarray(image))
     ran: Counter[str] = Counter()
@@ -124,7 +124,7 @@ def _openvino(path: Path, image: Frame, threads: int) -> Census:
             integers.append(entry.node_name)
         else:
             floats.add(entry.node_name.split("/")[0])
-    return Census(
+    return KernelCount(
         engine="openvino",
         integer=len(integers),
         floating=len(floats),

@@ -16,18 +16,11 @@ import onnx
 from onnx import helper
 
 from brixel_edge.calib.graph import Graph
-from brixel_edge.calib.layers import Layer
-from brixel_edge.calib.lowering.qdq import IntegerLayer, correct_bias
-from brixel_edge.calib.ranges.scales import Range, quantize_weight
+from brixel_edge.calib.layers import Layer, result_tensor
+from brixel_edge.calib.lowering.qdq import correct_bias
+from brixel_edge.calib.ranges.scales import IntegerLayer, Range, quantize_weight
 
 CONTRIB = "com.microsoft"
-
-
-def result_tensor(graph: Graph, layer: Layer) -> str:
-    """The tensor that a convolution's integers stand for: behind the Relu, where it has one for itself."""
-    readers = graph.consumers[layer.output]
-    alone = len(readers) == 1 and readers[0].op_type == "Relu" and layer.output not in graph.outputs
-    return readers[0].output[0] if alone else layer.output
 
 
 def ort_graph(smoothed: Graph, integers: Iterable[IntegerLayer], ranges: Mapping[str, Range]) -> Graph:

@@ -11,33 +11,13 @@ demands.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import helper
 
 from brixel_edge.calib.graph import Graph
-from brixel_edge.calib.layers import Layer
-from brixel_edge.calib.ranges.scales import Range, quantize_weight
-
-
-@dataclass(frozen=True, kw_only=True)
-class IntegerLayer:
-    """One layer to run in INT8, in terms of the smoothed graph.
-
-    Attributes:
-        layer: the layer.
-        x: tensor that it reads there.
-        range: of that tensor.
-        shift: to add to its bias, (N,), or None.
-    """
-
-    layer: Layer
-    x: str
-    range: Range
-    shift: NDArray[np.float32] | None = field(default=None, repr=False)
+from brixel_edge.calib.ranges.scales import IntegerLayer, quantize_weight
 
 
 def qdq_graph(smoothed: Graph, integers: Iterable[IntegerLayer]) -> Graph:

@@ -1,38 +1,35 @@
-"""What calibration found, as a file to read and to use again, which refuses the wrong graph or other frames.
+"""What calibration found of one float graph, as a file to read: ranges, smoothing, bias shifts.
 
-`calib.json` holds ranges, smoothing and bias shifts; together with a plan it is all that a lowering needs. It is
-bound to the sha256 of the float graph and of every frame that calibrated.
+Together with a plan it is all that a lowering needs. `calib.json` names the sha256 of the float graph and of every
+frame that calibrated.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from brixel_edge.calib.choice.progress import progress
-from brixel_edge.calib.frames import Frame
+from brixel_edge.calib.frames import Image
 from brixel_edge.calib.graph import Graph
-from brixel_edge.calib.layers import Layer, find_layers
-from brixel_edge.calib.lowering.ort_lowering import result_tensor
-from brixel_edge.calib.lowering.qdq import IntegerLayer
+from brixel_edge.calib.layers import Layer, find_layers, result_tensor
 from brixel_edge.calib.ranges.observe import Stats, observe, tensors_of
-from brixel_edge.calib.ranges.scales import Range, bias_shift, range_of
+from brixel_edge.calib.ranges.scales import IntegerLayer, Range, bias_shift, range_of
 from brixel_edge.calib.ranges.smooth import (
+    ALPHAS,
     Smoothing,
     apply_smoothing,
     choose_smoothing,
     find_groups,
     matrix,
-    no_smoothing,
     smoothed_input,
 )
-from brixel_edge.errors import BundleError
+from brixel_edge.machine.files import write_atomically
+from brixel_edge.machine.progress import progress
 
 CALIBRATION_VERSION = 1
 Array = NDArray[np.float32]
@@ -75,8 +72,8 @@ class Calibration:
             for layer in layers
         )
 
-    def save(self, path: Path) -> Path:
-        """Write the readable file; gives the path back."""
+    def save(self, path: Path) -> None:
+        """Write the readable file."""
         record = {
             "calibration_version": CALIBRATION_VERSION,
             "graph_sha256": self.graph_sha256,
@@ -95,24 +92,20 @@ class Calibration:
             ],
             "bias_shifts": {name: _plain(shift) for name, shift in self.shifts.items()},
         }
-        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        return path
+        write_atomically(path, json.dumps(record, indent=1) + "\n")
 
 
 def calibrate(
     graph: Graph,
     graph_sha256: str,
-    frames: Iterable[Frame],
-    frame_hashes: Iterable[str],
+    frames: Iterable[Image],
+    frame_hashes: Sequence[str],
     *,
     seed: int,
     threads: int = 2,
-    max_rows: int = 256,
-    smooth: bool = True,
-    cross_validate: bool = True,
-    shown: bool = True,
+    alphas: Sequence[float] = ALPHAS,
 ) -> Calibration:
-    """Stages C to E: one pass over the frames, then smoothing, ranges and bias shifts without running the graph again.
+    """One pass over the frames; then smoothing, ranges and bias shifts, without running the graph again.
 
     Args:
         graph: the float graph.
@@ -121,24 +114,15 @@ def calibrate(
         frame_hashes: theirs.
         seed: of the sampled rows.
         threads: of inference.
-        max_rows: sampled rows a tensor and half of the images.
-        smooth: False leaves the outliers where they are, for comparison.
-        cross_validate: False chooses alpha on the images that proposed it, for comparison.
-        shown: draw progress.
+        alphas: how far smoothing may go; none leaves the outliers where they are.
     """
     layers = find_layers(graph)
     candidates = [layer for layer in layers if not layer.excluded]
     results = [result_tensor(graph, layer) for layer in candidates if not layer.is_linear]
-    hashes = tuple(frame_hashes)
-    counted = progress(frames, "calibrating", total=len(hashes), shown=shown)
-    stats = observe(graph, tensors_of(graph, layers, results), counted, seed=seed, threads=threads, max_rows=max_rows)
-    groups = progress(find_groups(graph, layers), "smoothing", shown=shown)
-    smoothing = tuple(
-        choose_smoothing(graph, group, stats[group.x], cross_validate=cross_validate)
-        if smooth
-        else no_smoothing(graph, group)
-        for group in groups
-    )
+    counted = progress(frames, "calibrating", total=len(frame_hashes))
+    stats = observe(graph, tensors_of(graph, layers, results), counted, seed=seed, threads=threads)
+    groups = progress(find_groups(graph, layers), "smoothing")
+    smoothing = tuple(choose_smoothing(graph, group, stats[group.x], alphas) for group in groups)
     scales = {name: entry.scale for entry in smoothing for name in entry.group.inputs}
     ranges = {name: range_of(seen.low, seen.high, scales.get(name)) for name, seen in stats.items()}
     shifts = {
@@ -147,7 +131,12 @@ def calibrate(
         if layer.is_linear and layer.bias
     }
     return Calibration(
-        graph_sha256=graph_sha256, frame_hashes=hashes, seed=seed, ranges=ranges, smoothing=smoothing, shifts=shifts
+        graph_sha256=graph_sha256,
+        frame_hashes=tuple(frame_hashes),
+        seed=seed,
+        ranges=ranges,
+        smoothing=smoothing,
+        shifts=shifts,
     )
 
 
@@ -156,62 +145,6 @@ def _shift(graph: Graph, layer: Layer, stats: Stats, scale: Array | None, value_
     if scale is not None:
         rows, weight = rows / scale, weight * scale[:, None]
     return bias_shift(rows, weight, value_range.scale)
-
-
-def load_calibration(path: Path, graph: Graph, graph_sha256: str, frame_hashes: Iterable[str] | None) -> Calibration:
-    """Read what `Calibration.save` wrote.
-
-    Args:
-        path: the file.
-        graph: the float graph.
-        graph_sha256: of its file.
-        frame_hashes: of the frames at hand, or None to take the calibration whatever it was made from.
-
-    Raises:
-        BundleError: not such a file, or a stale one: another graph, other frames.
-    """
-    try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        version = record["calibration_version"]
-        if version != CALIBRATION_VERSION:
-            raise BundleError(
-                f"{path} has version {version}, this release reads {CALIBRATION_VERSION}; delete it to calibrate again"
-            )
-        _require_fresh(path, record, graph_sha256, frame_hashes)
-        groups = {group.x: group for group in find_groups(graph, find_layers(graph))}
-        smoothing = []
-        for entry in record["smoothing"]:
-            ones = np.ones(graph.shapes[entry["x"]][-1], np.float32)
-            scale = ones if entry["scale"] is None else np.array(entry["scale"], np.float32)
-            chosen = Smoothing(group=groups[entry["x"]], alpha=entry["alpha"], gain_db=entry["gain_db"], scale=scale)
-            smoothing.append(chosen)
-        return Calibration(
-            graph_sha256=graph_sha256,
-            frame_hashes=tuple(record["frames_sha256"]),
-            seed=record["seed"],
-            ranges={name: Range(**value) for name, value in record["ranges"].items()},
-            smoothing=tuple(smoothing),
-            shifts={name: np.array(shift, np.float32) for name, shift in record["bias_shifts"].items()},
-        )
-    except (OSError, KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BundleError(f"{path} is not a readable calibration ({error!r}); delete it to calibrate again") from error
-
-
-def _require_fresh(path: Path, record: dict[str, Any], graph_sha256: str, frame_hashes: Iterable[str] | None) -> None:
-    recorded = record["graph_sha256"]
-    if recorded != graph_sha256:
-        raise BundleError(
-            f"{path} is stale: it was made for graph {recorded[:12]}, this one is {graph_sha256[:12]}; "
-            "delete it to calibrate again"
-        )
-    if frame_hashes is None:
-        return
-    given, known = set(frame_hashes), set(record["frames_sha256"])
-    if given != known:
-        raise BundleError(
-            f"{path} is stale: {len(given - known)} of {len(given)} frames are new and {len(known - given)} of its "
-            f"{len(known)} are gone; delete it to calibrate again"
-        )
 
 
 def _plain(values: Array) -> list[float]:

@@ -7,10 +7,12 @@ unsigned kernels get an asymmetric range from the same minimum and maximum.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+
+from brixel_edge.calib.layers import Layer
 
 Array = NDArray[np.float32]
 LEVELS = 127
@@ -36,6 +38,23 @@ class Range:
         low, high = min(self.low, 0.0), max(self.high, 0.0)
         scale = max((high - low) / 255, MIN_SCALE)
         return scale, int(np.clip(round(-low / scale), 0, 255))
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntegerLayer:
+    """One layer to run in INT8, in terms of the smoothed graph.
+
+    Attributes:
+        layer: the layer.
+        x: tensor that it reads there.
+        range: of that tensor.
+        shift: to add to its bias, (N,), or None.
+    """
+
+    layer: Layer
+    x: str
+    range: Range
+    shift: Array | None = field(default=None, repr=False)
 
 
 def range_of(low: Array, high: Array, smoothing: Array | None = None) -> Range:

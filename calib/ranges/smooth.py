@@ -12,7 +12,7 @@ Source: Xiao et al., SmoothQuant, equation 4; folding sites and cross-validation
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -30,6 +30,7 @@ from brixel_edge.errors import BuildError
 Array = NDArray[np.float32]
 ALPHAS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 MIN_GAIN_DB = 1.0
+_HALVES = ((0, 1), (1, 0))  # images that propose s, images that judge it
 _LIMITS = (1e-3, 1e4)
 _MAX_WEIGHT = 1e4  # float16 ends at 65504, and the same graph is lowered to float16 for TensorRT
 # What a Mul may follow: activations, and a LayerNorm that others read as well, so that nothing folds into it.
@@ -141,27 +142,22 @@ def matrix(graph: Graph, layer: Layer) -> Array:
     return weight if layer.in_axis == 0 else weight.T
 
 
-def choose_smoothing(
-    graph: Graph, group: Group, stats: Stats, *, alphas: Sequence[float] = ALPHAS, cross_validate: bool = True
-) -> Smoothing:
-    """Pick alpha for a group.
+def choose_smoothing(graph: Graph, group: Group, stats: Stats, alphas: Sequence[float] = ALPHAS) -> Smoothing:
+    """Pick alpha for a group, by the error on the half of the images that did not propose s.
 
     Args:
         graph: the float graph.
         group: the linears.
         stats: of the tensor that they read.
         alphas: candidates besides "off".
-        cross_validate: judge on the half of the images that did not propose s; False exists to show what that costs.
     """
     weight = np.concatenate([matrix(graph, layer) for layer in group.consumers if not layer.excluded], axis=1)
-    ones = np.ones(weight.shape[0], np.float32)
-    pairs = ((0, 1), (1, 0)) if cross_validate else ((0, 0), (1, 1))
-
     exact = [rows @ weight for rows in stats.samples]
+    ones = np.ones(weight.shape[0], np.float32)
 
     def error(alpha: float | None) -> float:
         scores = []
-        for proposing, judging in pairs:
+        for proposing, judging in _HALVES:
             amax = stats.amax(proposing)
             scale = ones if alpha is None else smoothing_scale(amax, weight, alpha)
             if alpha is not None and float((np.abs(weight).max(1) * scale).max()) > _MAX_WEIGHT:
@@ -170,18 +166,15 @@ def choose_smoothing(
             scores.append(_row_error(exact[judging], stats.samples[judging] / scale, weight * scale[:, None], step))
         return float(np.mean(scores))
 
-    off = error(None)
+    off = Smoothing(group=group, alpha=None, gain_db=0.0, scale=ones)
     errors = {alpha: error(alpha) for alpha in alphas}
-    best = min(errors, key=lambda alpha: errors[alpha], default=None)
-    gain = 0.0 if best is None else 10 * np.log10(max(off, 1e-30) / max(errors[best], 1e-30))
-    if best is None or gain < (MIN_GAIN_DB if cross_validate else 0.0):
-        return Smoothing(group=group, alpha=None, gain_db=float(gain), scale=ones)
-    return Smoothing(group=group, alpha=best, gain_db=float(gain), scale=smoothing_scale(stats.amax(), weight, best))
-
-
-def no_smoothing(graph: Graph, group: Group) -> Smoothing:
-    """The decision to leave a group as it is."""
-    return Smoothing(group=group, alpha=None, gain_db=0.0, scale=np.ones(graph.shapes[group.x][-1], np.float32))
+    if not errors:
+        return off
+    best = min(errors, key=lambda alpha: errors[alpha])
+    gain = float(10 * np.log10(max(error(None), 1e-30) / max(errors[best], 1e-30)))
+    if gain < MIN_GAIN_DB:
+        return replace(off, gain_db=gain)
+    return Smoothing(group=group, alpha=best, gain_db=gain, scale=smoothing_scale(stats.amax(), weight, best))
 
 
 def smoothing_scale(amax: Array, weight: Array, alpha: float) -> Array:

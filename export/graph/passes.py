@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import onnx
 from onnx import numpy_helper
 
+from brixel_edge.export.graph.walk import consumers, producers
+
 SAMPLES_PREFIX = "materialised."  # runtimes do not copy outputs of this name from the device
 
 
@@ -19,10 +21,9 @@ def fusable_gelu(model: onnx.ModelProto) -> int:
     Returns:
         how many were rewritten.
     """
-    graph = model.graph
-    halves = {tensor.name for tensor in graph.initializer if _is_half(tensor)}
+    halves = {tensor.name for tensor in model.graph.initializer if _is_half(tensor)}
     count = 0
-    for halving, product, x in _halved_first(graph, halves):
+    for halving, product, x in _halved_first(model, halves):
         half = next(name for name in halving.input if name in halves)
         shifted = next(name for name in halving.input if name not in halves)
         halving.input[:] = [x, shifted]
@@ -61,19 +62,15 @@ def _is_half(tensor: onnx.TensorProto) -> bool:
     return values.size == 1 and float(values.reshape(-1)[0]) == 0.5
 
 
-def _halved_first(graph: onnx.GraphProto, halves: set[str]) -> Iterator[tuple[onnx.NodeProto, onnx.NodeProto, str]]:
+def _halved_first(model: onnx.ModelProto, halves: set[str]) -> Iterator[tuple[onnx.NodeProto, onnx.NodeProto, str]]:
     """Every Mul(0.5, Add(Erf(..), 1)) with the Mul(x, .) that is its only reader."""
-    producer = {name: node for node in graph.node for name in node.output}
-    readers: dict[str, list[onnx.NodeProto]] = {}
-    for node in graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
-    for halving in [node for node in graph.node if node.op_type == "Mul"]:
+    producer, readers = producers(model), consumers(model)
+    for halving in [node for node in model.graph.node if node.op_type == "Mul"]:
         others = [name for name in halving.input if name not in halves]
         if len(others) != 1 or not _is_shifted_erf(producer, others[0]):
             continue
-        using = readers.get(halving.output[0], [])
-        if len(using) == 1 and using[0].op_type == "Mul":
+        using = readers[halving.output[0]]
+        if len(using) == 1 and using[0].op_type == "Mul" and len(set(using[0].input)) == 2:
             yield halving, using[0], next(name for name in using[0].input if name != halving.output[0])
 
 

@@ -14,7 +14,7 @@ from typing import Literal
 import onnx
 from onnx import TensorProto
 
-from brixel_edge.export.half.graph_walk import consumers, element_types, producers
+from brixel_edge.export.graph.walk import consumers, element_types, producers
 from brixel_edge.export.half.ranges import TensorRange
 
 Half = Literal["fp16", "bf16"]
@@ -110,7 +110,7 @@ def _pixels(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     reached: dict[str, onnx.NodeProto] = {}
     waiting = [entry.name for entry in model.graph.input]
     while waiting:
-        for node in readers.get(waiting.pop(), []):
+        for node in readers[waiting.pop()]:
             if node.op_type not in _ENDS_OF_PIXELS and node.name not in reached:
                 reached[node.name] = node
                 waiting += node.output
@@ -122,7 +122,7 @@ def _coordinates(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     makers, readers, types = producers(model), consumers(model), element_types(model)
     starts = [node.input[1] for node in model.graph.node if node.op_type in ("GridSample", "GatherElements")]
     for node in _gathers(model):
-        for product in readers.get(node.output[0], []):
+        for product in readers[node.output[0]]:
             starts += [name for name in product.input if name != node.output[0]]
     reached: dict[str, onnx.NodeProto] = {}
     while starts:
@@ -149,7 +149,7 @@ def _interpolation(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     reached = {node.name: node for node in model.graph.node if node.op_type == "GridSample"}
     waiting = [node.output[0] for node in _gathers(model)]
     while waiting:
-        for node in readers.get(waiting.pop(), []):
+        for node in readers[waiting.pop()]:
             if node.op_type in _INTERPOLATION and node.name not in reached:
                 reached[node.name] = node
                 waiting += node.output

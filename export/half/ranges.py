@@ -1,8 +1,7 @@
 """How large the tensors of a graph become on photographs, and how much half precision would lose of them.
 
-The graph measures itself: every floating tensor gets a few reductions whose scalar results are the only outputs, so
-that memory does not grow with the number of images or of tensors. Run by ONNX Runtime with its optimisations off, so
-that the tensors measured are those of the file.
+The graph measures itself (see `measuring`), with three numbers a tensor, run without optimisations, so that the tensors
+measured are those of the file.
 """
 
 from __future__ import annotations
@@ -15,10 +14,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from brixel_edge.export.half.graph_walk import MOVES, float_tensors
-from brixel_edge.machine.ort_session import open_session
+from brixel_edge.export.graph.measuring import Measurement, Statistics, measuring_graph
+from brixel_edge.export.graph.walk import MOVES, float_tensors
 
-_STATISTICS = "range_statistics"
+_FLAT = "range_flat"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,20 +72,16 @@ def measure_ranges(
         if entry.data_type == TensorProto.FLOAT
     }
     aliases = _aliases(model, produced)
-    measured = [name for name in produced if name not in aliases]
-    session = open_session(
-        _measuring(model, measured).SerializeToString(),
-        threads=threads,
-        in_file_order=True,
-        is_optimized=False,
-        has_arena=False,
-    )
+    statistics = {name: _reductions(name) for name in produced if name not in aliases}
+    flat = numpy_helper.from_array(np.array([-1], np.int64), _FLAT)
+    graph = measuring_graph(model, statistics, constants=[flat])
+    measurement = Measurement(graph.SerializeToString(), threads=threads, is_optimized=False)
     for image in images:
-        rows: NDArray[np.float32] = session.run([_STATISTICS], {model.graph.input[0].name: image})[0]
-        for name, (largest, lost, norm) in zip(measured, rows.reshape(-1, 3).tolist(), strict=True):
-            error = lost / norm if norm > 0 else 0.0
-            seen = TensorRange(max_abs=largest, fp16_error=error)
-            ranges[name] = seen.joined(ranges[name]) if name in ranges else seen
+        seen = measurement.of({model.graph.input[0].name: image})
+        for name, entry in statistics.items():
+            largest, lost, norm = (seen[part].item() for part in entry.outputs)
+            found = TensorRange(max_abs=largest, fp16_error=lost / norm if norm > 0 else 0.0)
+            ranges[name] = found.joined(ranges[name]) if name in ranges else found
     return ranges | {name: ranges[source] for name, source in aliases.items() if source in ranges}
 
 
@@ -100,41 +95,22 @@ def _aliases(model: onnx.ModelProto, produced: Mapping[str, object]) -> dict[str
     return aliases
 
 
-def _measuring(model: onnx.ModelProto, measured: list[str]) -> onnx.ModelProto:
-    """The graph with one output: (3 * tensors,) of max |x|, ||fp16(x) - x||, ||x||."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    graph = copy.graph
-    after: dict[str, list[onnx.NodeProto]] = {name: _reductions(name) for name in measured}
-    nodes: list[onnx.NodeProto] = []
-    for node in graph.node:
-        nodes.append(node)
-        for name in node.output:
-            nodes += after.get(name, [])
-    parts = [f"{name}/{kind}" for name in measured for kind in ("max", "lost", "norm")]
-    nodes.append(helper.make_node("Concat", parts, [_STATISTICS], name=_STATISTICS, axis=0))
-    del graph.node[:]
-    graph.node.extend(nodes)
-    del graph.output[:]
-    graph.output.append(helper.make_tensor_value_info(_STATISTICS, TensorProto.FLOAT, [len(parts)]))
-    graph.initializer.append(numpy_helper.from_array(np.array([-1], np.int64), "range_flat"))
-    return copy
+def _reductions(name: str) -> Statistics:
+    """Max |x|, ||fp16(x) - x||, ||x||."""
 
-
-def _reductions(name: str) -> list[onnx.NodeProto]:
     def node(operator: str, inputs: list[str], part: str, attribute: tuple[str, int] | None = None) -> onnx.NodeProto:
         made = helper.make_node(operator, inputs, [f"{name}/{part}"], name=f"{name}/{part}")
-        if attribute is not None:
-            made.attribute.append(helper.make_attribute(*attribute))
+        made.attribute.extend([helper.make_attribute(*attribute)] if attribute else [])
         return made
 
-    return [
-        node("Reshape", [name, "range_flat"], "flat"),
+    nodes = [
+        node("Reshape", [name, _FLAT], "flat"),
         node("Abs", [f"{name}/flat"], "abs"),
-        node("ReduceMax", [f"{name}/abs"], "max", ("keepdims", 1)),
+        node("ReduceMax", [f"{name}/abs"], "max", ("keepdims", 0)),
         node("Cast", [f"{name}/flat"], "half", ("to", TensorProto.FLOAT16)),
         node("Cast", [f"{name}/half"], "back", ("to", TensorProto.FLOAT)),
         node("Sub", [f"{name}/back", f"{name}/flat"], "difference"),
-        node("ReduceL2", [f"{name}/difference"], "lost", ("keepdims", 1)),
-        node("ReduceL2", [f"{name}/flat"], "norm", ("keepdims", 1)),
+        node("ReduceL2", [f"{name}/difference"], "lost", ("keepdims", 0)),
+        node("ReduceL2", [f"{name}/flat"], "norm", ("keepdims", 0)),
     ]
+    return Statistics(nodes=nodes, outputs=[f"{name}/{part}" for part in ("max", "lost", "norm")])

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from brixel_edge.export.half.graph_walk import element_types
+from brixel_edge.export.graph.walk import element_types
 
 HALF_TYPES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 

@@ -15,7 +15,7 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from brixel_edge.errors import BuildError
-from brixel_edge.export.half.graph_walk import element_types
+from brixel_edge.export.graph.walk import element_types
 from brixel_edge.export.half.islands import Half
 
 ONNX_TYPES: dict[Half, int] = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}

@@ -11,11 +11,11 @@ from onnx import TensorProto, helper, numpy_helper
 from torch_graph import TorchGraph
 
 from brixel_edge.errors import BuildError
-from brixel_edge.export.graph.judges import RoundingBackend
-from brixel_edge.export.half.graph_walk import element_types
+from brixel_edge.export.graph.walk import element_types
 from brixel_edge.export.half.islands import find_islands
 from brixel_edge.export.half.ranges import measure_ranges
 from brixel_edge.export.half.to_half import half_from_float
+from brixel_edge.export.judges import RoundingBackend
 from brixel_edge.proof.parity import GATES, compare
 
 ORT = ["CPUExecutionProvider"]

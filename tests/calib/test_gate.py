@@ -6,6 +6,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from brixel_edge.calib.frames import store_frames
 from brixel_edge.calib.quantize import Settings, quantize
 from brixel_edge.calib.sources import calibration_frames
 from brixel_edge.model.bundle import DEFAULT_MODEL
@@ -33,9 +34,9 @@ def require_gate(graph, folder, report, frames):
     """
     for entry in report.lowered:
         # More is allowed: ONNX Runtime quantises a depthwise convolution between two integer ones by itself.
-        assert entry.census.integer >= len(report.plan.integers) and entry.census.fed_by_dequantize == 0
-        for found in entry.fidelity.values():
-            assert found.mean >= 0.995 and found.p01 >= 0.98 and found.agreement >= 0.97
+        assert entry.kernels.integer >= len(report.plan.integers) and entry.kernels.fed_by_dequantize == 0
+        for found in entry.outputs.values():
+            assert found.parity.cosine_mean >= 0.995 and found.parity.cosine_p01 >= 0.98 and found.agreement >= 0.97
     assert report.plan.int8_macs_share > 0.5
     sessions = [ort.InferenceSession(str(path)) for path in (graph, folder / "graph.int8.ort.onnx")]
     name = sessions[0].get_inputs()[0].name
@@ -48,8 +49,8 @@ def require_gate(graph, folder, report, frames):
 
 
 def quantized(graph, frames, folder):
-    settings = Settings(targets=TARGETS, curve_points=0, shown=False)
-    return quantize(graph, frames, out_dir=folder, settings=settings)
+    settings = Settings(targets=TARGETS, curve_points=0)
+    return quantize(graph, store_frames(frames, frames[0].shape[:2]), out_dir=folder, settings=settings)
 
 
 def test_default_model_at_a_small_size_passes_the_gate(mini_graph, photographs, tmp_path):
@@ -79,6 +80,7 @@ def test_trained_backbone_passes_the_gate(shared, adapter, tmp_path):
     onnx_from_model(FusedModel(student, spec).eval(), spec, tmp_path / "graph.fp32.onnx")
     mean, std = IMAGENET
     image = ImageSpec(height=128, width=128, mean=mean, std=std, channels="BGR")
-    frames = calibration_frames(str(shared / "data" / "photos"), image, count=44, shown=False)
-    report = quantized(tmp_path / "graph.fp32.onnx", frames[:40], tmp_path)
-    require_gate(tmp_path / "graph.fp32.onnx", tmp_path, report, frames[40:])
+    frames = calibration_frames(str(shared / "data" / "photos"), image, count=44)
+    views = [frames[position][0] for position in range(44)]
+    report = quantized(tmp_path / "graph.fp32.onnx", views[:40], tmp_path)
+    require_gate(tmp_path / "graph.fp32.onnx", tmp_path, report, views[40:])

@@ -223,7 +223,7 @@ def test_int8_that_does_not_pay_is_refused_with_both_numbers(tmp_path, capsys):
 
 
 def test_a_wrong_result_is_exit_5_and_leaves_the_report_alone(tmp_path, monkeypatch, capsys):
-    from brixel_edge.export.graph.judges import OrtBackend
+    from brixel_edge.export.judges import OrtBackend
 
     right = OrtBackend.features
 

@@ -19,7 +19,7 @@ from brixel_edge.errors import ParityError
 from brixel_edge.export.bundle_from_student import Ordered, WeightSources, bundle_from_student
 from brixel_edge.export.engine.settings import EngineSettings
 from brixel_edge.export.graph.fuse import spec_from_student
-from brixel_edge.export.graph.judges import RoundingBackend
+from brixel_edge.export.judges import RoundingBackend
 from brixel_edge.export.workshop import ProofImages
 from brixel_edge.machine.files import sha256_of
 from brixel_edge.model.bundle import open_bundle

@@ -12,8 +12,8 @@ from onnx import helper, numpy_helper
 from brixel_edge.errors import BuildError, ParityError
 from brixel_edge.export.bundle_from_student import Ordered, WeightSources, bundle_from_student
 from brixel_edge.export.graph.fuse import spec_from_student
-from brixel_edge.export.graph.judges import OrtBackend, RoundingBackend, default_backends
 from brixel_edge.export.half.to_half import half_from_float
+from brixel_edge.export.judges import OrtBackend, RoundingBackend, default_backends
 from brixel_edge.export.workshop import ProofImages
 from brixel_edge.model.bundle import open_bundle
 from brixel_edge.model.receipt import SCHEMA_PATH

@@ -8,11 +8,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from brixel_edge.export.graph.census import assert_census
-from brixel_edge.export.graph.judges import OrtBackend, RoundingBackend
-from brixel_edge.export.half.graph_walk import element_types
+from brixel_edge.export.graph.walk import element_types
 from brixel_edge.export.half.islands import find_islands
 from brixel_edge.export.half.ranges import measure_ranges
 from brixel_edge.export.half.to_half import half_from_float
+from brixel_edge.export.judges import OrtBackend, RoundingBackend
 from brixel_edge.proof.parity import GATES, compare
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from brixel_edge.errors import ParityError
-from brixel_edge.proof.parity import GATES, check_gate, compare
+from brixel_edge.proof.parity import GATES, cell_cosines, check_gate, compare, compare_cells
 
 
 def random_map(seed: int, cells: int = 20) -> np.ndarray:
@@ -68,3 +68,21 @@ def test_other_shapes_cannot_be_compared():
         compare([random_map(0)], [random_map(0, cells=4)])
     with pytest.raises(ParityError, match="cannot be compared"):
         compare([], [])
+
+
+def test_cells_of_several_images_by_hand():
+    a = np.array([[1, 0], [0, 2]], np.float32)
+    b = np.array([[0, 1], [0, 2]], np.float32)
+    found = compare_cells([a] * 200, [b] * 200)
+    assert found.cosine_mean == pytest.approx(0.5)
+    assert found.cosine_p01 == pytest.approx(0, abs=1e-9)
+    assert found.frobenius == pytest.approx(np.sqrt(2 / 5))
+    assert (found.max_abs, found.images) == (1, 200)
+    centre = np.array([0.5, 1.0])
+    pairs = [(x - centre, y - centre) for x, y in zip(a, b, strict=True)]
+    expected = np.mean([x @ y / np.linalg.norm(x) / np.linalg.norm(y) for x, y in pairs])
+    assert found.centred_mean == pytest.approx(expected)
+
+
+def test_a_cell_without_length_counts_as_zero():
+    assert cell_cosines(np.zeros((1, 3, 1, 1)), np.ones((1, 3, 1, 1))) == [0]

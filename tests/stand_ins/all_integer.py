@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from brixel_edge.calib.graph import load_graph
 from brixel_edge.calib.layers import find_layers
-from brixel_edge.calib.lowering.lowering import write_lowering
+from brixel_edge.calib.lowering.targets import IntegerWriter
 from brixel_edge.calib.ranges.calibration import calibrate
 from brixel_edge.machine.files import sha256_of
 
@@ -26,6 +26,7 @@ def write(graph: Path, images: Sequence[NDArray[np.uint8]], out: Path) -> None:
     loaded = load_graph(graph)
     layers = find_layers(loaded)
     names = [str(position) for position in range(len(images))]
-    calibration = calibrate(loaded, sha256_of(graph), images, names, seed=0, threads=1, smooth=False, shown=False)
-    integers = frozenset(layer.name for layer in layers if not layer.excluded)
-    write_lowering("trt", calibration.smoothed(loaded), layers, integers, calibration, out)
+    calibration = calibrate(loaded, sha256_of(graph), images, names, seed=0, threads=1, alphas=())
+    candidates = calibration.integer_layers(layer for layer in layers if not layer.excluded)
+    writer = IntegerWriter(smoothed=calibration.smoothed(loaded), candidates=candidates, ranges=calibration.ranges)
+    writer.write("trt", [entry.layer.name for entry in candidates], out)

@@ -8,14 +8,25 @@ that samples with GridSample and a convolution head. The injectors are those of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+
+from brixel_edge.calib.choice.sensitivity import sweep
+from brixel_edge.calib.engines import OrtEngine
+from brixel_edge.calib.frames import FrameStore, store_frames
+from brixel_edge.calib.graph import Graph, load_graph
+from brixel_edge.calib.layers import find_layers
+from brixel_edge.calib.quantize import Settings
+from brixel_edge.calib.ranges.calibration import calibrate
+from brixel_edge.calib.ranges.smooth import ALPHAS
+from brixel_edge.proof.parity import cell_cosines
 
 Array = NDArray[np.float32]
 PREFIX = 5  # class token and four registers, as in DINOv3
@@ -297,7 +308,53 @@ def toy_frames(count: int, size: int = 112, seed: int = 0) -> list[NDArray[np.ui
     return frames
 
 
+def stored_frames(frames: Iterable[NDArray[np.uint8]]) -> FrameStore:
+    """Frames as calibration takes them."""
+    frames = list(frames)
+    return store_frames(frames, frames[0].shape[:2])
+
+
 def outlier_vit(**shape: int) -> ToyVit:
     """A ToyVit with all three kinds of outliers planted."""
     vit = ToyVit(**shape)
     return vit.plant_massive(toy_frames(16, vit.size, 99)).plant_layer_norm(vit.seed).plant_values(vit.seed)
+
+
+def small_graph(
+    nodes: list[onnx.NodeProto],
+    shapes: Mapping[str, tuple[int, ...]],
+    constants: Mapping[str, object],
+    inputs: tuple[str, ...] = ("x",),
+    outputs: tuple[str, ...] = ("y",),
+    opset: int = 20,
+) -> Graph:
+    """A Graph of `nodes`; `shapes` gives those of inputs and outputs."""
+    info = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()}
+    tensors = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    body = helper.make_graph(nodes, "g", [info[name] for name in inputs], [info[name] for name in outputs], tensors)
+    return Graph(helper.make_model(body, opset_imports=[helper.make_opsetid("", opset)], ir_version=9))
+
+
+TOY_FRAMES = toy_frames(40)
+QUIET = Settings(threads=1, curve_points=0)
+
+
+def stages(path: Path, alphas: Sequence[float] = ALPHAS) -> tuple:
+    """(graph, layers, calibration, smoothed graph, candidates, effects) of a model."""
+    graph = load_graph(path)
+    layers = find_layers(graph)
+    frames = [frame[None] for frame in TOY_FRAMES]
+    found = calibrate(graph, "sha", frames[:24], ["f"] * 24, seed=0, threads=1, alphas=alphas)
+    smoothed = found.smoothed(graph)
+    candidates = found.integer_layers(layer for layer in layers if not layer.excluded)
+    return graph, layers, found, smoothed, candidates, sweep(smoothed, candidates, frames[24:30], threads=1)
+
+
+def losses(graph: Graph, lowered: Graph, frames: Iterable[NDArray[np.uint8]]) -> dict[str, float]:
+    """1 - mean cosine of every output, on frames."""
+    float_engine, engine = (OrtEngine(entry.serialized(), threads=1) for entry in (graph, lowered))
+    pairs = [(float_engine.run(frame), engine.run(frame)) for frame in frames]
+    return {
+        name: float(1 - np.concatenate([cell_cosines(a[name], b[name]) for a, b in pairs]).mean())
+        for name in graph.float_outputs
+    }

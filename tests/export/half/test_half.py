@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from brixel_edge.errors import BuildError
-from brixel_edge.export.half.graph_walk import element_types
+from brixel_edge.export.graph.walk import element_types
 from brixel_edge.export.half.islands import find_islands
 from brixel_edge.export.half.ranges import TensorRange, measure_ranges
 from brixel_edge.export.half.rounding import rounding_from_half

@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from brixel_edge.calib.frames import Frame
+from brixel_edge.calib.frames import Image
 from brixel_edge.errors import BackendMissing
 from brixel_edge.machine.ort_session import open_session
 
@@ -26,7 +26,7 @@ EngineName = Literal["ort", "openvino"]
 class Engine(Protocol):
     """A loaded graph."""
 
-    def run(self, image: Frame) -> Outputs:
+    def run(self, image: Image) -> Outputs:
         """All outputs for one uint8 (1, H, W, 3) image."""
         ...
 
@@ -37,19 +37,15 @@ class OrtEngine:
     Args:
         model: file, or a serialised graph.
         threads: of inference.
-        in_file_order: run nodes where the file has them. For graphs that measure themselves: the default order puts
-            all their reductions last and keeps every tensor until then.
         has_arena: keep freed memory for the next tensor, as by default. It grows by doubling, to twice what lives.
     """
 
-    def __init__(
-        self, model: Path | bytes, *, threads: int = 2, in_file_order: bool = False, has_arena: bool = True
-    ) -> None:
-        self.session = open_session(model, threads=threads, in_file_order=in_file_order, has_arena=has_arena)
+    def __init__(self, model: Path | bytes, *, threads: int = 2, has_arena: bool = True) -> None:
+        self.session = open_session(model, threads=threads, has_arena=has_arena)
         self.names = [output.name for output in self.session.get_outputs()]
         self.image = self.session.get_inputs()[0].name
 
-    def run(self, image: Frame) -> Outputs:
+    def run(self, image: Image) -> Outputs:
         """All outputs for one image."""
         return self.run_named({self.image: image})
 
@@ -83,18 +79,13 @@ class OpenVinoEngine:
         self.request = self.compiled.create_infer_request()
         self.names = [output.get_any_name() for output in self.compiled.outputs]
 
-    def run(self, image: Frame) -> Outputs:
+    def run(self, image: Image) -> Outputs:
         """All outputs for one image."""
         self.request.infer([image])
         return {name: self.request.get_output_tensor(position).data.copy() for position, name in enumerate(self.names)}
 
 
-def open_engine(name: EngineName, path: Path, *, threads: int = 2) -> Engine:
-    """Load a graph into a backend by its name."""
-    return OpenVinoEngine(path, threads=threads) if name == "openvino" else OrtEngine(path, threads=threads)
-
-
-def median_ms(engines: dict[str, Engine], image: Frame, *, rounds: int = 7, warmup: int = 2) -> dict[str, float]:
+def median_ms(engines: dict[str, Engine], image: Image, *, rounds: int = 7, warmup: int = 2) -> dict[str, float]:
     """Median latency of each engine [ms], measured call by call in turn so that all meet the same machine."""
     times: dict[str, list[float]] = {name: [] for name in engines}
     for _ in range(warmup + rounds):

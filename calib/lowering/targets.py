@@ -1,0 +1,44 @@
+"""Which INT8 graph is for which backend, and writing it with any choice of nodes in INT8."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from brixel_edge.calib.graph import Graph
+from brixel_edge.calib.lowering.ort_lowering import ort_graph
+from brixel_edge.calib.lowering.qdq import qdq_graph
+from brixel_edge.calib.ranges.scales import IntegerLayer, Range
+from brixel_edge.machine.files import write_atomically
+
+Int8Target = Literal["ort", "openvino", "trt"]
+# OpenVINO and TensorRT read the same file.
+GRAPH_NAMES: dict[Int8Target, str] = {
+    "ort": "graph.int8.ort.onnx",
+    "openvino": "graph.int8.onnx",
+    "trt": "graph.int8.onnx",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntegerWriter:
+    """Writes the graphs of one calibration.
+
+    Attributes:
+        smoothed: float graph after smoothing.
+        candidates: every layer that may run in INT8, in running order.
+        ranges: tensor -> range, for the results of convolutions.
+    """
+
+    smoothed: Graph = field(repr=False)
+    candidates: Sequence[IntegerLayer] = field(repr=False)
+    ranges: Mapping[str, Range] = field(repr=False)
+
+    def write(self, target: Int8Target, integers: Collection[str], path: Path) -> Path:
+        """Write a backend's graph with the nodes named in `integers` in INT8; gives the path back."""
+        chosen = [entry for entry in self.candidates if entry.layer.name in integers]
+        graph = ort_graph(self.smoothed, chosen, self.ranges) if target == "ort" else qdq_graph(self.smoothed, chosen)
+        write_atomically(path, graph.serialized())
+        return path
