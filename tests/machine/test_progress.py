@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
+import struct
 import sys
+import termios
 
 from brixel_edge.machine import progress as progressing
 from brixel_edge.machine.progress import progress
@@ -40,6 +43,8 @@ def test_what_is_soon_over_is_not_mentioned(monkeypatch, capsys):
 def on_a_terminal(items, monkeypatch, **options):
     """What a terminal gets while `items` pass; pytest's own stderr is put back by monkeypatch."""
     ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    os.set_blocking(ours, False)
     monkeypatch.setattr(progressing, "_DELAY_S", 0.0)
     with os.fdopen(theirs, "w") as stream:
         with monkeypatch.context() as patched:
