@@ -116,6 +116,18 @@ assert not foreign, foreign
     assert run.returncode == 0, run.stderr
 
 
+def test_int8_runs_without_torch_though_it_borrows_from_the_exporter(modules, tmp_path):
+    names = [name for name in modules if room(name) == "calib"]
+    code = f"""
+import importlib, sys
+for name in {names!r}:
+    importlib.import_module(name)
+assert not {{"torch", "timm", "onnxscript", "matplotlib"}} & set(sys.modules)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+
+
 @pytest.mark.parametrize("stage", ["export", "runtimes", "calib"])
 def test_a_stage_imported_by_its_folder_name_says_what_to_type(stage, tmp_path):
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import {stage}"
