@@ -14,34 +14,15 @@ from numpy.typing import NDArray
 from brixel_edge.errors import BackendMissing, BrixelError, BundleError, ParityError
 from brixel_edge.image.fit import fit_frame
 from brixel_edge.model.bundle import Bundle, graph_name, open_bundle
-from brixel_edge.model.spec import UNTRAINED_NOTICE
+from brixel_edge.model.spec import UNTRAINED_NOTICE, ModelSpec
 from brixel_edge.proof.parity import GATES, ParityReport, cell_cosines, compare
-from brixel_edge.proof.proof import PROOF_NAME, load_proof
+from brixel_edge.proof.proof import PROOF_NAME, Proof, load_proof
 from brixel_edge.runtimes.engines import Engine, engines_of_folder, open_runtime
 from brixel_edge.runtimes.pictures.difference import Comparison, write_difference_map
 from brixel_edge.runtimes.runtime import RuntimeSettings
 from brixel_edge.runtimes.sources.opening import open_source
 
 _NAME_WIDTH = 43
-
-
-@dataclass(frozen=True, kw_only=True)
-class References:
-    """What engines are compared with.
-
-    Attributes:
-        names: of the images.
-        images: (1, H, W, 3) uint8 each.
-        features: (1, D, h, w) each.
-        step: the features are those of every `step`-th cell.
-        source: where they come from, for people.
-    """
-
-    names: Sequence[str]
-    images: Sequence[NDArray[np.uint8]] = field(repr=False)
-    features: Sequence[NDArray[np.floating]] = field(repr=False)
-    step: int
-    source: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +34,7 @@ class Verdict:
         precision: whose gate it must pass.
         parity: None if it did not run.
         reason: why it did not run, or which gate it missed; None if it passed.
-        candidates: its features at the cells of the references.
+        candidates: its maps at the cells of the proof, (1, D, rows, columns) each.
     """
 
     engine: str
@@ -89,13 +70,15 @@ class VerifyReport:
 
     Attributes:
         root: the directory.
-        references: what its engines were compared with.
+        proof: what its engines were compared with.
+        source: where that comes from, for people.
         verdicts: one an engine.
         picture: the difference map that was written; None if no engine ran.
     """
 
     root: Path
-    references: References
+    proof: Proof
+    source: str
     verdicts: tuple[Verdict, ...]
     picture: Path | None
 
@@ -121,15 +104,15 @@ class VerifyReport:
 
     @property
     def _cells(self) -> str:
-        step = self.references.step
+        step = self.proof.step
         return f"every {step}. of each row and column" if step > 1 else "all"
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {
             "model": self.root.name,
-            "reference": self.references.source,
-            "images": list(self.references.names),
+            "reference": self.source,
+            "images": list(self.proof.names),
             "cells": self._cells,
             "engines": [verdict.to_json() for verdict in self.verdicts],
             "map": str(self.picture or ""),
@@ -140,7 +123,7 @@ class VerifyReport:
         width = max([_NAME_WIDTH, *(len(verdict.engine) for verdict in self.verdicts)]) + 1
         return "\n".join(
             [
-                f"{self.root.name} against {self.references.source} (cells: {self._cells})",
+                f"{self.root.name} against {self.source} (cells: {self._cells})",
                 f"{'engine':<{width}}{'mean':>10}{'worst 1 %':>11}{'centred':>10}{'error':>10}",
                 *(verdict.line(width) for verdict in self.verdicts),
                 f"difference map: {self.picture or ''}",
@@ -170,12 +153,12 @@ def verify(
     for name in bundle.receipt.files:
         bundle.file(name)
     engines = _chosen(bundle, engine, threads)
-    references = _references(bundle, images, threads)
-    verdicts = tuple(_verdict(entry, references, is_asked_for=engine is not None) for entry in engines)
+    proof, source = _proof(bundle, images, threads)
+    verdicts = tuple(_verdict(entry, proof, is_asked_for=engine is not None) for entry in engines)
     has_run = any(verdict.parity is not None for verdict in verdicts)
     if has_run:
-        _write_map(picture, references, verdicts, bundle)
-    return VerifyReport(root=root, references=references, verdicts=verdicts, picture=picture if has_run else None)
+        _write_map(picture, proof, verdicts, bundle.spec)
+    return VerifyReport(root=root, proof=proof, source=source, verdicts=verdicts, picture=picture if has_run else None)
 
 
 def _chosen(bundle: Bundle, option: str | None, threads: int | None) -> list[Engine]:
@@ -193,63 +176,47 @@ def _chosen(bundle: Bundle, option: str | None, threads: int | None) -> list[Eng
     return found
 
 
-def _references(bundle: Bundle, images: Path | None, threads: int | None) -> References:
+def _proof(bundle: Bundle, images: Path | None, threads: int | None) -> tuple[Proof, str]:
+    """What PyTorch made of the proof's photographs, or the proven float graph of the user's; and which of them."""
     if PROOF_NAME not in bundle.receipt.files:
         raise BundleError(
             f"{bundle.root} has no {PROOF_NAME}, its export is of an earlier release; export the model again"
         )
-    proof = load_proof(bundle.file(PROOF_NAME))
-    stored = References(
-        names=proof.names,
-        images=[image[None] for image in proof.images],
-        features=[features[None] for features in proof.features],
-        step=proof.step,
-        source=f"PyTorch at the export, on {len(proof.names)} photographs, kept in {proof.features.dtype}",
-    )
+    stored = load_proof(bundle.file(PROOF_NAME))
     if images is None:
-        return stored
+        return stored, f"PyTorch at the export, on {len(stored.names)} photographs, kept in {stored.features.dtype}"
     size = (bundle.spec.image.height, bundle.spec.image.width)
     graph = Engine(path=bundle.file(graph_name("fp32")), backend="ort", size=size, threads=threads)
     verdict = _verdict(graph, stored, is_asked_for=True)
     if verdict.reason is not None:
         raise ParityError(f"{verdict.engine}, the reference for --images, {verdict.reason}; export the model again")
-    names, pixels = _loaded(images, bundle)
-    return References(
-        names=names,
-        images=pixels,
-        features=_features(graph, pixels),
-        step=1,
-        source=f"{graph.name} on this device, on {len(names)} images, after it passed on the proof",
-    )
-
-
-def _loaded(images: Path, bundle: Bundle) -> tuple[list[str], list[NDArray[np.uint8]]]:
-    names, pixels = [], []
     with closing(open_source(str(images))) as source:
-        while (frame := source.read()) is not None:
-            names.append(frame.name or f"frame {frame.index}")
-            pixels.append(fit_frame(frame.image, bundle.spec.image).image)
-    return names, pixels
+        # Fitted at once: the frames of a video in full size would fill the memory.
+        fitted = [
+            (frame.name or f"frame {frame.index}", fit_frame(frame.image, bundle.spec.image).image)
+            for frame in iter(source.read, None)
+        ]
+    names, pixels = [name for name, _ in fitted], np.concatenate([image for _, image in fitted])
+    proof = Proof(names=tuple(names), images=pixels, features=np.concatenate(_features(graph, pixels)), step=1)
+    return proof, f"{graph.name} on this device, on {len(names)} images, after it passed on the proof"
 
 
-def _features(engine: Engine, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.floating]]:
+def _features(engine: Engine, images: NDArray[np.uint8]) -> list[NDArray[np.floating]]:
     # This is the gate: an engine that would be refused at its first load is to be shown with its figures.
     settings = RuntimeSettings(threads=engine.threads, is_proven_first=False)
     with closing(open_runtime(engine.path, engine.backend, settings)) as runtime:
-        return [runtime.infer(image)["features"] for image in images]
+        return [runtime.infer(image[None])["features"] for image in images]
 
 
-def _verdict(engine: Engine, references: References, *, is_asked_for: bool) -> Verdict:
+def _verdict(engine: Engine, proof: Proof, *, is_asked_for: bool) -> Verdict:
     """Run one engine and compare; one that cannot run here is an error only if it was asked for."""
     try:
-        whole = _features(engine, references.images)
+        candidates = [proof.on_lattice(features) for features in _features(engine, proof.images)]
     except BrixelError as error:
         if is_asked_for:
             raise
         return Verdict(engine=engine.name, precision=engine.precision, parity=None, reason=str(error))
-    step = references.step
-    candidates = [features[:, :, ::step, ::step] for features in whole]
-    parity = compare(list(references.features), candidates)
+    parity = compare(list(proof.features[:, None]), candidates)
     missed = None if parity.passes(GATES[engine.precision]) else f"misses the {engine.precision} gate: "
     return Verdict(
         engine=engine.name,
@@ -267,21 +234,19 @@ def _figures(parity: ParityReport) -> str:
     return f"{cosines}, relative error {parity.frobenius:.1e}"
 
 
-def _write_map(path: Path, references: References, verdicts: Sequence[Verdict], bundle: Bundle) -> None:
+def _write_map(path: Path, proof: Proof, verdicts: Sequence[Verdict], spec: ModelSpec) -> None:
     """The difference map: for every engine the image on which it is worst."""
     rows = []
     for verdict in verdicts:
         if verdict.parity is None:
             continue
-        pairs = list(zip(references.features, verdict.candidates, strict=True))
+        pairs = list(zip(proof.features[:, None], verdict.candidates, strict=True))
         worst = int(np.argmin([np.nan_to_num(cell_cosines(*pair)).mean() for pair in pairs]))
-        pixels = references.images[worst][0]
-        image = pixels if bundle.spec.image.channels == "BGR" else pixels[..., ::-1]
+        image = proof.images[worst] if spec.image.channels == "BGR" else proof.images[worst][..., ::-1]
         state = "passed" if verdict.reason is None else "FAILED"
-        label = f"{verdict.engine}: {state}, {_figures(verdict.parity)} ({references.names[worst]})"
+        label = f"{verdict.engine}: {state}, {_figures(verdict.parity)} ({proof.names[worst]})"
         reference, candidate = pairs[worst]
         rows.append(
             Comparison(label=label, image_bgr=np.ascontiguousarray(image), reference=reference, candidate=candidate)
         )
-    notice = None if bundle.spec.trained else UNTRAINED_NOTICE
-    write_difference_map(path, rows, notice)
+    write_difference_map(path, rows, None if spec.trained else UNTRAINED_NOTICE)
