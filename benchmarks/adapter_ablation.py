@@ -34,9 +34,10 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from brixel_edge.image.resize import resize_image
+from brixel_edge.model.adapters import ConvSettings
 from brixel_edge.network.adapter import resize_map
 from brixel_edge.network.backbone import Backbone, load_backbone
-from brixel_edge.network.conv_adapter import ConvRefiner, ConvSettings
+from brixel_edge.network.conv_adapter import ConvRefiner
 from brixel_edge.network.student import backbone_view, build_refiner
 from brixel_edge.training.losses import LossSettings, distillation_loss, edge_loss, principal_directions, spectral_loss
 

@@ -25,7 +25,7 @@ from brixel_edge.model.spec import Precision
 Features = list[NDArray[np.floating]]
 
 
-class Backend(Protocol):
+class Judge(Protocol):
     """Runs a file on images."""
 
     name: str
@@ -39,34 +39,34 @@ class Backend(Protocol):
         ...
 
 
-class OrtBackend:
+class OrtJudge:
     """ONNX Runtime on the CPU, the file as it is."""
 
     name = "onnxruntime"
 
     def features(self, graph: Path, images: Sequence[NDArray[np.uint8]]) -> Features:
-        """See `Backend.features`."""
+        """See `Judge.features`."""
         return _run_ort(graph, graph.name, images)
 
 
-class RoundingBackend:
+class RoundingJudge:
     """ONNX Runtime on the CPU, a half-precision file with every half tensor really rounded."""
 
     name = "onnxruntime, every half tensor rounded"
 
     def features(self, graph: Path, images: Sequence[NDArray[np.uint8]]) -> Features:
-        """See `Backend.features`."""
+        """See `Judge.features`."""
         model = rounding_from_half(onnx.load(str(graph)))
         return _run_ort(model.SerializeToString(), graph.name, images)
 
 
-class OpenVinoBackend:
+class OpenVinoJudge:
     """OpenVINO on the CPU, the file as it is; bfloat16 runs natively where the CPU has it."""
 
     name = "openvino"
 
     def features(self, graph: Path, images: Sequence[NDArray[np.uint8]]) -> Features:
-        """See `Backend.features`."""
+        """See `Judge.features`."""
         import openvino
 
         try:
@@ -76,14 +76,14 @@ class OpenVinoBackend:
         return [np.array(compiled([image])[OUTPUT_NAME]) for image in images]
 
 
-def default_backends(precision: Precision) -> tuple[Backend, ...]:
+def default_judges(precision: Precision) -> tuple[Judge, ...]:
     """Where a graph of a precision must pass its gate; the first is the one that decides what is rounded."""
     if precision == "fp16":
-        return (RoundingBackend(), OrtBackend())
+        return (RoundingJudge(), OrtJudge())
     if precision == "bf16":
         has_openvino = importlib.util.find_spec("openvino") is not None
-        return (RoundingBackend(), OpenVinoBackend()) if has_openvino else (RoundingBackend(),)
-    return (OrtBackend(),)
+        return (RoundingJudge(), OpenVinoJudge()) if has_openvino else (RoundingJudge(),)
+    return (OrtJudge(),)
 
 
 def _run_ort(model: Path | bytes, name: str, images: Sequence[NDArray[np.uint8]]) -> Features:

@@ -1,6 +1,6 @@
-"""The ordered plans of an export, and the loop that takes the first one that passes.
+"""The ordered lowerings of an export, and the loop that takes the first one that passes.
 
-A plan is one way to compute the same features. They are tried in a fixed order, from the fastest on: first every
+A lowering is one way to compute the same features. They are tried in a fixed order, from the fastest on: first every
 lowering of deformable sampling, because a wrong GridSample is the commonest fault, then more fp32 islands, then the
 wider half precision, at last fp32:
 
@@ -10,7 +10,7 @@ wider half precision, at last fp32:
     bf16        bf16, bf16 with wide islands, fp32
 
 each with every sampler of the list. What was tried, and what came of it, goes into the receipt. Knows nothing of how a
-plan is carried out.
+lowering is carried out.
 """
 
 from __future__ import annotations
@@ -32,37 +32,21 @@ LADDER: dict[Precision, tuple[tuple[Precision, IslandLevel | None], ...]] = {
 
 
 class GateMissedError(ParityError):
-    """A plan whose artefact missed its gate; carries what was measured."""
+    """A lowering whose artefact missed its gate; carries what was measured."""
 
     def __init__(self, message: str, figures: dict[str, Parity]) -> None:
         super().__init__(message)
         self.figures = figures
 
 
-class NoPlanBuiltError(BuildError):
-    """No plan could even be built; carries the attempts."""
-
-    def __init__(self, message: str, attempts: list[Attempt]) -> None:
-        super().__init__(message)
-        self.attempts = attempts
-
-
-class NoPlanPassedError(ParityError):
-    """Every plan failed, at least one of them at its gate; carries the attempts."""
-
-    def __init__(self, message: str, attempts: list[Attempt]) -> None:
-        super().__init__(message)
-        self.attempts = attempts
-
-
-def plans_for(
+def lowerings_for(
     precision: Precision, samplers: Sequence[SamplerKind], *, bf16_samplers: Sequence[SamplerKind]
 ) -> list[Lowering]:
-    """All plans for a wanted precision, in the order in which they are tried.
+    """All lowerings for a wanted precision, in the order in which they are tried.
 
     Args:
         precision: fp32, fp16 or bf16.
-        samplers: lowerings in the order in which they are tried.
+        samplers: in the order in which they are tried.
         bf16_samplers: the same for bf16, whose graphs are of an opset where GridSample has another form.
 
     Raises:
@@ -78,48 +62,47 @@ def plans_for(
 
 
 def first_that_passes(
-    plans: Sequence[Lowering],
+    lowerings: Sequence[Lowering],
     carry_out: Callable[[Lowering], tuple[T, dict[str, Parity]]],
+    attempts: list[Attempt],
     *,
-    on_failure: Callable[[Lowering, str], None] = lambda plan, error: None,
-) -> tuple[T, list[Attempt]]:
-    """Carry plans out in order until one passes.
+    on_failure: Callable[[Lowering, str], None] = lambda lowering, error: None,
+) -> T:
+    """Carry lowerings out in order until one passes.
 
     Args:
-        plans: to try.
+        lowerings: to try.
         carry_out: builds and proves one; gives its result and its parity figures.
-        on_failure: hears of every plan that was given up.
+        attempts: what came of each is appended here, whether or not one passes.
+        on_failure: called with every lowering that was given up, and why.
 
     Returns:
-        the result, and all attempts, the last of which passed.
+        the result of the one that passed, the last of the attempts.
 
     Raises:
-        NoPlanPassedError: a gate was missed, and no plan passed.
-        NoPlanBuiltError: nothing could be built.
+        ParityError: a gate was missed, and no lowering passed.
+        BuildError: nothing could be built.
     """
-    attempts: list[Attempt] = []
-    for plan in plans:
+    for lowering in lowerings:
         try:
-            result, figures = carry_out(plan)
+            result, figures = carry_out(lowering)
         except (BuildError, ParityError) as error:
             measured = error.figures if isinstance(error, GateMissedError) else {}
-            attempts.append(_attempt(plan, str(error), measured))
-            on_failure(plan, str(error))
+            attempts.append(_attempt(lowering, str(error), measured))
+            on_failure(lowering, str(error))
         else:
-            attempts.append(_attempt(plan, None, figures))
-            return result, attempts
-    last = attempts[-1].error
-    tried = f"none of {len(attempts)} plans passed; the last, {attempts[-1]}: {last}"
-    if any(attempt.parity for attempt in attempts):
-        raise NoPlanPassedError(tried if len(attempts) > 1 else str(last), attempts)
-    raise NoPlanBuiltError(tried if len(attempts) > 1 else str(last), attempts)
+            attempts.append(_attempt(lowering, None, figures))
+            return result
+    last, count = attempts[-1], len(attempts)
+    told = f"none of {count} plans passed; the last, {last}: {last.error}" if count > 1 else str(last.error)
+    raise ParityError(told) if any(attempt.parity for attempt in attempts) else BuildError(told)
 
 
-def _attempt(plan: Lowering, error: str | None, parity: dict[str, Parity]) -> Attempt:
+def _attempt(lowering: Lowering, error: str | None, parity: dict[str, Parity]) -> Attempt:
     return Attempt(
-        precision=plan.precision,
-        sampler=plan.sampler,
-        islands=plan.islands,
+        precision=lowering.precision,
+        sampler=lowering.sampler,
+        islands=lowering.islands,
         passed=error is None,
         error=error,
         parity=parity,

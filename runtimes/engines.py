@@ -142,7 +142,7 @@ class Engine:
         if self.backend != "trt":
             return "onnx" if self.precision == "fp32" else f"onnx-{self.precision}"
         identity = identity_from_name(self.path.name)
-        return "trt-rtx" if identity is not None and identity.kind == "trt-rtx" else f"trt-{self.precision}"
+        return f"trt-{self.precision}" if identity is None else str(identity.choice)
 
 
 def engines_of_folder(folder: Path, spec: ModelSpec, threads: int | None = None) -> list[Engine]:

@@ -137,25 +137,25 @@ def export_mini_fp16(tmp_path_factory, mini_student, mini_graph, mini_images):
     """Exports that model at 64 x 96 with fp32 and fp16 graphs, from graphs that are traced already; takes a name."""
     import shutil
 
-    from brixel_edge.export.bundle_from_student import Ordered, WeightSources, bundle_from_student
+    from brixel_edge.commands.export_steps import Job, export_directory
     from brixel_edge.export.graph.fuse import spec_from_student
-    from brixel_edge.export.workshop import ProofImages
+    from brixel_edge.export.prove import Photographs
+    from brixel_edge.model.engine_choice import engine_choice
 
     spec = spec_from_student(mini_student, 64, 96, "brixel", name="vit_mini_dinov3")
 
     def export(name: str) -> Path:
         out = tmp_path_factory.mktemp(name) / "m.brixel"
-        bundle_from_student(
-            mini_student,
-            spec,
-            out,
-            images=ProofImages(names=["a", "b"], pixels=mini_images[:2]),
-            ranging=ProofImages(names=["c"], pixels=mini_images[2:3]),
-            sources=WeightSources(),
-            ordered=Ordered(
-                engine="onnx-fp16", precision="fp16", trace=lambda sampler, path: shutil.copy(mini_graph(sampler), path)
-            ),
+        job = Job(
+            out=out,
+            student=mini_student,
+            spec=spec,
+            engine=engine_choice("onnx-fp16"),
+            photographs=Photographs(names=["a", "b"], pixels=mini_images[:2]),
+            ranging=Photographs(names=["c"], pixels=mini_images[2:3]),
+            trace=lambda sampler, path: shutil.copy(mini_graph(sampler), path),
         )
+        export_directory(job)
         return out
 
     return export

@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, get_args
 
 from brixel_edge.commands.command import add_common_arguments, run_command
-from brixel_edge.errors import SpecError
-from brixel_edge.machine.memory import parse_bytes
-from brixel_edge.model.backbones import BACKBONES, DEFAULT_BACKBONE
-from brixel_edge.model.spec import UNTRAINED_NOTICE, parse_size
+from brixel_edge.commands.export_request import (
+    DEFAULT_VIEW_PX,
+    PROGRAM,
+    ExportRequest,
+    check_engine,
+    request_from_arguments,
+)
+from brixel_edge.errors import BackendMissing
+from brixel_edge.model.backbones import BACKBONES
+from brixel_edge.model.engine_choice import ENGINE_NAMES
+from brixel_edge.model.receipt import Receipt
+from brixel_edge.model.spec import UNTRAINED_NOTICE, AdapterKind, ChannelOrder, SamplerKind
 
-if TYPE_CHECKING:
-    from brixel_edge.export.engine.settings import EngineSettings
-    from brixel_edge.model.receipt import Receipt
-    from brixel_edge.network.conv_adapter import ConvSettings
-
-PROGRAM = "brixel-export"
-ENGINES = ("onnx", "onnx-fp16", "onnx-bf16", "onnx-int8", "trt-fp32", "trt-fp16", "trt-bf16", "trt-int8", "trt-rtx")
-SAMPLERS = ("auto", "gridsample", "gather", "materialised")
-DEFAULT_VIEW_PX = 256
 DEFAULT_CALIB_N = 64
 DEFAULT_MIN_SPEEDUP = 1.1
-RANDOM = "random"
 
 EPILOG = """\
 examples:
@@ -47,42 +45,6 @@ exit codes:
   0 done, 2 bad input, 3 backend not installed, 4 build failed, 5 parity failed, 6 out of memory;
   after 4 and 5 the directory holds failed.json, with everything that was tried
 """
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportRequest:
-    """What the command line asks for.
-
-    Attributes:
-        sizes: (height, width) [px] of each model directory; empty for the default, which depends on the adapter.
-        outs: the directories, one a size.
-        calib: calibration source: folder, video or camera; None for none.
-        features: type of a half-precision graph's output.
-        settings: of the engine builder.
-        conv: settings of a conv adapter with random weights; None for its defaults, or for those of its file.
-        min_speedup: what INT8 must gain over the fastest float engine.
-        has_bench: measure latency and memory for the receipt.
-    """
-
-    backbone: str
-    backbone_weights: str
-    adapter: str
-    adapter_weights: str
-    conv: ConvSettings | None
-    tap_layers: tuple[int, ...] | None
-    sizes: tuple[tuple[int, int], ...]
-    outs: tuple[Path, ...]
-    channels: str
-    sampler: str
-    engine: str
-    features: str
-    parity_images: Path | None
-    calib: str | None
-    calib_n: int
-    min_speedup: float
-    has_bench: bool
-    settings: EngineSettings
-    seed: int
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -110,7 +72,7 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help=".pth or .safetensors in Meta's, transformers' or timm's names; pretrained (timm's hub); random",
     )
     parser.add_argument(
-        "--adapter", choices=("brixel", "conv", "none"), default="brixel", help="none: the backbone's own map"
+        "--adapter", choices=get_args(AdapterKind), default="brixel", help="none: the backbone's own map"
     )
     parser.add_argument("--adapter-weights", metavar="FILE", help="adapter.safetensors, the authors' .pth, or random")
     parser.add_argument(
@@ -136,15 +98,19 @@ def _add_graph_arguments(parser: argparse.ArgumentParser) -> None:
         "that for a full frame)",
     )
     size.add_argument("--sizes", metavar="HxW,...", help="several sizes, each a model directory NAME-HxW.brixel")
-    parser.add_argument("--channels", choices=("BGR", "RGB"), default="BGR", help="order of the input's last axis")
+    parser.add_argument(
+        "--channels", choices=get_args(ChannelOrder), default="BGR", help="order of the input's last axis"
+    )
     parser.add_argument(
         "--sampler",
-        choices=SAMPLERS,
+        choices=("auto", *get_args(SamplerKind)),
         default="auto",
         help="lowering of deformable sampling; auto takes the target's, and another where that one fails; "
         "gather has no GridSample node, materialised gives the samples as outputs too",
     )
-    parser.add_argument("--engine", choices=ENGINES, default="onnx", help="what to make (default onnx: fp32 graph)")
+    parser.add_argument(
+        "--engine", choices=ENGINE_NAMES, default="onnx", help="what to make (default onnx: fp32 graph)"
+    )
     parser.add_argument(
         "--features",
         choices=("fp32", "fp16"),
@@ -194,111 +160,6 @@ def _add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def request_from_arguments(arguments: argparse.Namespace) -> ExportRequest:
-    """Check what can be checked without loading anything.
-
-    Raises:
-        SpecError: flags that do not fit each other.
-    """
-    default = arguments.backbone is None
-    if default and (arguments.backbone_weights or arguments.adapter_weights):
-        raise SpecError("weights without a backbone: name it with --backbone NAME, or --backbone dinov3")
-    if not default and arguments.backbone_weights is None:
-        raise SpecError(f"--backbone {arguments.backbone} needs --backbone-weights FILE (or pretrained, or random)")
-    if arguments.adapter == "none" and arguments.adapter_weights:
-        raise SpecError("--adapter none has no weights; leave --adapter-weights or --adapter none out")
-    if not default and arguments.adapter != "none" and arguments.adapter_weights is None:
-        raise SpecError("--adapter-weights FILE is missing (or random; or --adapter none for the backbone's own map)")
-    _check_engine_flags(arguments)
-    out = arguments.out or Path("default.brixel" if default else f"{arguments.backbone}.brixel")
-    given = arguments.sizes or arguments.size
-    sizes = tuple(dict.fromkeys(parse_size(text) for text in given.split(","))) if given else ()
-    return ExportRequest(
-        backbone=DEFAULT_BACKBONE if default else arguments.backbone,
-        backbone_weights=RANDOM if default else arguments.backbone_weights,
-        adapter=arguments.adapter,
-        adapter_weights=arguments.adapter_weights or RANDOM,
-        conv=_conv_settings(arguments),
-        tap_layers=_parse_layers(arguments.tap_layers),
-        sizes=sizes,
-        outs=tuple(_sized(out, size) for size in sizes) if arguments.sizes else (out,),
-        channels=arguments.channels,
-        sampler=arguments.sampler,
-        engine=arguments.engine,
-        features=arguments.features,
-        parity_images=arguments.parity_images,
-        calib=arguments.calib,
-        calib_n=arguments.calib_n,
-        min_speedup=arguments.min_speedup,
-        has_bench=not arguments.no_bench,
-        settings=_engine_settings(arguments),
-        seed=arguments.seed,
-    )
-
-
-def _check_engine_flags(arguments: argparse.Namespace) -> None:
-    precision = arguments.engine.removeprefix("onnx-").removeprefix("trt-")
-    if arguments.features == "fp16" and precision not in ("fp16", "rtx"):
-        raise SpecError(f"--features fp16 needs an fp16 graph, --engine {arguments.engine} makes none; use onnx-fp16")
-    if arguments.calib is not None and precision not in ("fp16", "bf16", "int8", "rtx"):
-        raise SpecError(f"--engine {arguments.engine} calibrates nothing; leave --calib out, or use onnx-int8")
-    if arguments.calib_n < 1 or arguments.min_speedup < 0:
-        raise SpecError(f"--calib-n {arguments.calib_n} and --min-speedup {arguments.min_speedup} must be above zero")
-
-
-def _conv_settings(arguments: argparse.Namespace) -> ConvSettings | None:
-    """What is said of a conv adapter whose weights say nothing.
-
-    Raises:
-        SpecError: for another adapter, or for weights from a file, which say their own.
-    """
-    if arguments.conv_width is None and not arguments.full_frame:
-        return None
-    if arguments.adapter != "conv":
-        raise SpecError(f"--conv-width and --full-frame are for --adapter conv, not for --adapter {arguments.adapter}")
-    if arguments.adapter_weights not in (None, RANDOM):
-        raise SpecError(
-            f"--adapter-weights {arguments.adapter_weights} says the width and the input of its adapter itself; leave "
-            "--conv-width and --full-frame out (they are for random weights)"
-        )
-    from brixel_edge.network.conv_adapter import DEFAULT_WIDTH, ConvSettings
-
-    width = DEFAULT_WIDTH if arguments.conv_width is None else arguments.conv_width
-    return ConvSettings(width=width, full_frame=arguments.full_frame)
-
-
-def _sized(out: Path, size: tuple[int, int]) -> Path:
-    """vits16.brixel and (256, 320) -> vits16-256x320.brixel."""
-    return out.with_name(f"{out.name.removesuffix('.brixel')}-{size[0]}x{size[1]}.brixel")
-
-
-def _parse_layers(text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    parts = text.split(",")
-    if not all(part.strip().isdigit() for part in parts):
-        raise SpecError(f"--tap-layers {text!r} is not a list of block numbers; for instance 3,6,9,11")
-    return tuple(int(part) for part in parts)
-
-
-def _engine_settings(arguments: argparse.Namespace) -> EngineSettings:
-    from brixel_edge.export.engine.settings import EngineSettings
-
-    cards = arguments.rtx_sm.split(",")
-    if not all(card.strip().isdigit() for card in cards):
-        raise SpecError(f"--rtx-sm {arguments.rtx_sm!r} is not a list of compute capabilities; for instance 86,89,120")
-    return EngineSettings(
-        optimization_level=arguments.opt_level,
-        workspace_bytes=parse_bytes(arguments.workspace) if arguments.workspace else None,
-        max_memory_bytes=parse_bytes(arguments.max_mem) if arguments.max_mem else None,
-        timing_cache_dir=arguments.timing_cache,
-        hardware_compatibility=arguments.hardware_compatibility,
-        is_version_compatible=arguments.version_compatible,
-        dla_core=arguments.dla,
-        rtx_capabilities=tuple(int(card) for card in cards),
-    )
-
-
 def summary(receipt: Receipt, out: Path) -> str:
     """The receipt for people."""
     spec, requested = receipt.spec, receipt.requested
@@ -329,13 +190,28 @@ def summary(receipt: Receipt, out: Path) -> str:
     return "\n".join(lines)
 
 
+def _load_export() -> Callable[[ExportRequest], Iterator[tuple[Path, Receipt]]]:
+    """The steps, with torch behind them.
+
+    Raises:
+        BackendMissing: torch, timm or another package of the extra `export` is not there.
+    """
+    try:
+        from brixel_edge.commands.export_steps import export
+    except ImportError as error:
+        raise BackendMissing(
+            f"{PROGRAM} needs {error.name}: pip install 'brixel-edge[export]' on the build machine"
+        ) from error
+    return export
+
+
 def main(argv: list[str] | None = None) -> int:
     """Entry point of brixel-export."""
 
     def command(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
         request = request_from_arguments(arguments)
-        from brixel_edge.commands.export_run import export
-
+        check_engine(request)
+        export = _load_export()
         receipts = [({"out": str(out), **receipt.to_json()}, summary(receipt, out)) for out, receipt in export(request)]
         texts = "\n".join(text for _, text in receipts)
         if arguments.sizes:

@@ -17,7 +17,7 @@ from brixel_edge.model.backbones import BACKBONES, DEFAULT_BACKBONE
 from brixel_edge.model.spec import UNTRAINED_NOTICE, parse_size
 
 if TYPE_CHECKING:
-    from brixel_edge.network.conv_adapter import ConvSettings
+    from brixel_edge.model.adapters import ConvSettings
     from brixel_edge.training.settings import TrainSettings
 
 PROGRAM = "brixel-train"
@@ -191,7 +191,7 @@ def settings_from_arguments(arguments: argparse.Namespace) -> TrainSettings:
 
 
 def _conv_settings(arguments: argparse.Namespace) -> ConvSettings | None:
-    from brixel_edge.network.conv_adapter import ConvSettings
+    from brixel_edge.model.adapters import ConvSettings
 
     given: dict[str, Any] = {"width": arguments.conv_width} if arguments.conv_width is not None else {}
     if arguments.full_frame:

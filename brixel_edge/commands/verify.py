@@ -9,10 +9,10 @@ from typing import Any
 
 from brixel_edge.commands.command import add_common_arguments, run_command
 from brixel_edge.errors import SpecError
+from brixel_edge.model.engine_choice import ENGINE_NAMES
 
 PROGRAM = "brixel-verify"
 MAP_NAME = "verify.png"
-ENGINES = ("onnx", "onnx-fp16", "onnx-bf16", "onnx-int8", "trt-fp32", "trt-fp16", "trt-bf16", "trt-int8", "trt-rtx")
 EPILOG = """\
 What PyTorch computed at the export travels in the model directory (proof.npz). With --images, the reference is
 graph.fp32.onnx in ONNX Runtime, here, after it has passed on the proof.
@@ -38,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("model", metavar="DIR", type=Path, help="model directory of brixel-export")
     parser.add_argument("--images", metavar="F", type=Path, help="image, or folder of images, instead of the proof's")
-    parser.add_argument("--engine", choices=ENGINES, help="only this one (default: all that run here)")
+    parser.add_argument("--engine", choices=ENGINE_NAMES, help="only this one (default: all that run here)")
     parser.add_argument("--map", metavar="PNG", type=Path, help=f"difference map to write (default DIR/{MAP_NAME})")
     parser.add_argument("--threads", metavar="N", type=int, help="of CPU backends (default: one per core)")
     add_common_arguments(parser)

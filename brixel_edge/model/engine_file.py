@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 
 from brixel_edge.errors import BundleError
 from brixel_edge.machine.tensorrt import EngineKind
+from brixel_edge.model.engine_choice import EngineChoice
 from brixel_edge.model.json_form import fields_from_json, fields_to_json
 from brixel_edge.model.spec import Precision
 
@@ -51,9 +52,14 @@ class EngineIdentity:
         return f"engine.{targets}.{release}.{self.precision}.plan"
 
     @property
+    def choice(self) -> EngineChoice:
+        """What brixel-export is asked for to make such an engine."""
+        return EngineChoice(kind=self.kind, precision=self.precision)
+
+    @property
     def rebuild_option(self) -> str:
-        """The brixel-export option that makes such an engine."""
-        return "--engine trt-rtx" if self.kind == "trt-rtx" else f"--engine trt-{self.precision}"
+        """The same as an option of its command line."""
+        return f"--engine {self.choice}"
 
 
 def identity_from_name(name: str) -> EngineIdentity | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from dataclasses import dataclass, field
@@ -280,14 +281,18 @@ class BenchRow:
     """
 
     name: str
-    p50_ms: float | None
-    p99_ms: float | None
-    per_s: float | None
-    peak_bytes: int | None
-    device_bytes: int | None
-    load_s: float | None
-    calls: int
-    error: str | None
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+    per_s: float | None = None
+    peak_bytes: int | None = None
+    device_bytes: int | None = None
+    load_s: float | None = None
+    calls: int = 0
+    error: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; what was not measured is null."""
+        return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from brixel_edge.errors import BundleError, SpecError
+from brixel_edge.model.adapters import check_multiple
 from brixel_edge.model.backbones import BackboneSpec, backbone_spec
 from brixel_edge.network.rotation import pin_rotations
 from brixel_edge.network.weights import (
@@ -88,18 +89,6 @@ class Backbone(nn.Module):
             if hasattr(module, "fused_attn"):
                 module.fused_attn = False
         return Backbone(vit, self.spec, self.trained)
-
-
-def check_multiple(height: int, width: int, step_px: int) -> None:
-    """Refuse an image size that does not fit, naming the neighbours that do.
-
-    Raises:
-        SpecError: height or width is not a positive multiple of `step_px`.
-    """
-    for name, value in (("height", height), ("width", width)):
-        if value % step_px or value <= 0:
-            below, above = max(value // step_px, 1) * step_px, (value // step_px + 1) * step_px
-            raise SpecError(f"{name} {value} is not a multiple of {step_px}; use {below} or {above}")
 
 
 def create_vit(spec: BackboneSpec, pretrained: bool = False) -> Any:

@@ -14,17 +14,13 @@ Key names must not be those that `weights` drops as dead parts of the authors' a
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from brixel_edge.errors import SpecError
+from brixel_edge.model.adapters import FULL_FRAME_SCALE, ConvSettings
 from brixel_edge.network.adapter import resize_map
 from brixel_edge.network.conv_stem import ImageStem
-
-FULL_FRAME_SCALE = 4
-DEFAULT_WIDTH = 96
 
 # Blocks and kernels on the token grid, at 1/8 and at 1/4. The token grid is small: wide kernels and twice the channels
 # cost little there.
@@ -32,25 +28,6 @@ TOKEN_FACTOR = 2
 BLOCKS = (2, 2, 3)
 KERNELS = (7, 5, 3)
 EXPANSION = 2
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConvSettings:
-    """What there is to choose.
-
-    Attributes:
-        width: channels at 1/8 and 1/4; 64 to 128 are sensible, 96 keeps a ViT-S within 2.5 GFLOP.
-        full_frame: read the frame at four times the backbone's view on each side.
-    """
-
-    width: int = DEFAULT_WIDTH
-    full_frame: bool = False
-
-    def __post_init__(self) -> None:
-        if type(self.width) is not int or self.width <= 0 or self.width % 16:
-            raise SpecError(f"adapter width {self.width} is not a positive multiple of 16; 64, 96 and 128 are usual")
-        if type(self.full_frame) is not bool:
-            raise SpecError(f"full_frame {self.full_frame!r} is not true or false")
 
 
 class ConvBlock(nn.Module):

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from brixel_edge.errors import BundleError, SpecError
+from brixel_edge.model.adapters import FULL_FRAME_SCALE, ConvSettings, check_multiple, size_step_px
 from brixel_edge.model.spec import AdapterKind
 from brixel_edge.network.adapter import BrixelRefiner
-from brixel_edge.network.backbone import RANDOM, Backbone, check_multiple
-from brixel_edge.network.conv_adapter import FULL_FRAME_SCALE, ConvRefiner, ConvSettings
+from brixel_edge.network.backbone import RANDOM, Backbone
+from brixel_edge.network.conv_adapter import ConvRefiner
 from brixel_edge.network.weights import read_adapter, strict_load
 
 UPSCALE = 4
@@ -64,7 +65,8 @@ class Student(nn.Module):
                 even number of tokens a side (multiples of 32 px for patch 16); a full frame is four times the view.
         """
         patch = self.backbone.spec.patch_px * self.view_scale
-        check_multiple(height, width, 2 * patch if isinstance(self.refiner, BrixelRefiner) else patch)
+        kind: AdapterKind = "brixel" if isinstance(self.refiner, BrixelRefiner) else "conv"
+        check_multiple(height, width, size_step_px(kind, patch))
         scale = 1 if self.refiner is None else UPSCALE
         return height // patch * scale, width // patch * scale
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from brixel_edge.errors import SpecError
+from brixel_edge.model.adapters import ConvSettings
 from brixel_edge.model.spec import AdapterKind
-from brixel_edge.network.conv_adapter import ConvSettings
 from brixel_edge.training.losses import LossSettings
 from brixel_edge.training.views import ViewSettings
 

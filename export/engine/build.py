@@ -31,8 +31,8 @@ from brixel_edge.export.engine.log import BuildLog, Emit, locked, monitor_for
 from brixel_edge.export.engine.memory import LEVERS, EngineMemory, buffer_bytes, check_memory, default_workspace
 from brixel_edge.export.engine.network import network_layer_types, network_tensors, parse_graph, pin_float_layers
 from brixel_edge.export.engine.settings import BuildRequest, EngineSettings
+from brixel_edge.export.engine.target import BuildTarget
 from brixel_edge.export.engine.timing_cache import attach_timing_cache, save_timing_cache, timing_cache_name
-from brixel_edge.export.engine.trt_target import Target
 from brixel_edge.machine.cuda import CudaDevice, current_device, import_cudart
 from brixel_edge.machine.files import sha256_of
 from brixel_edge.machine.memory import peak_rss_bytes
@@ -59,7 +59,7 @@ class _Built:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Site:
+class _Session:
     """What all attempts of a build share."""
 
     dialect: Dialect
@@ -80,50 +80,50 @@ def build(request: BuildRequest, emit: Emit) -> EngineReport:
         BuildError: TensorRT refused the graph, the settings or the build.
         MemoryBudgetError: the engine needs more than it was given, or TensorRT ran out of memory.
     """
-    site = _site(request, locked(emit))
-    identity = _identity(site)
-    target = Target(
+    session = _session(request, locked(emit))
+    identity = _identity(session)
+    target = BuildTarget(
         kind=identity.kind,
         version=identity.version,
         compute_capabilities=identity.compute_capabilities,
         precision=identity.precision,
     )
-    troubles = tuple(row.line for row in known_bad(target, graph_patterns(site.facts)))
+    troubles = tuple(row.line for row in known_bad(target, graph_patterns(session.facts)))
     for line in troubles:
-        site.emit({"event": "warning", "message": line})
-    built, attempts = _first_that_builds(site)
+        session.emit({"event": "warning", "message": line})
+    built, attempts = _first_that_builds(session)
     memory = EngineMemory(
-        weights_bytes=site.log.memory_bytes.get("Weights", request.plan.stat().st_size),
-        activation_bytes=site.log.memory_bytes.get("Activation", 0),
+        weights_bytes=session.log.memory_bytes.get("Weights", request.plan.stat().st_size),
+        activation_bytes=session.log.memory_bytes.get("Activation", 0),
         buffer_bytes=buffer_bytes(built.tensors),
     )
-    check_memory(memory, site.settings.max_memory_bytes)
+    check_memory(memory, session.settings.max_memory_bytes)
     return EngineReport(
         identity=identity,
         size_bytes=request.plan.stat().st_size,
         sha256=sha256_of(request.plan),
         graph_sha256=sha256_of(request.graph),
-        device_name=site.device.name if site.device else None,
-        cuda_version=site.device.cuda_version if site.device else None,
+        device_name=session.device.name if session.device else None,
+        cuda_version=session.device.cuda_version if session.device else None,
         typing=built.typing,
         pinned_layers=built.pinned_layers,
-        optimization_level=site.settings.optimization_level,
-        workspace_bytes=site.settings.workspace_bytes,
-        weights_bytes=site.log.memory_bytes.get("Weights"),
-        activation_bytes=site.log.memory_bytes.get("Activation"),
+        optimization_level=session.settings.optimization_level,
+        workspace_bytes=session.settings.workspace_bytes,
+        weights_bytes=session.log.memory_bytes.get("Weights"),
+        activation_bytes=session.log.memory_bytes.get("Activation"),
         build_s=round(built.build_s, 3),
         peak_host_bytes=peak_rss_bytes() or 0,
         tensors=built.tensors,
         layer_types=built.layer_types,
-        hardware_compatibility=site.settings.hardware_compatibility,
-        is_version_compatible=site.settings.is_version_compatible,
-        timing_cache=site.timing_cache.name if site.timing_cache else None,
+        hardware_compatibility=session.settings.hardware_compatibility,
+        is_version_compatible=session.settings.is_version_compatible,
+        timing_cache=session.timing_cache.name if session.timing_cache else None,
         attempts=attempts,
-        warnings=(*troubles, *site.log.warnings),
+        warnings=(*troubles, *session.log.warnings),
     )
 
 
-def _site(request: BuildRequest, emit: Emit) -> _Site:
+def _session(request: BuildRequest, emit: Emit) -> _Session:
     dialect = dialect_of(import_tensorrt(request.kind, f"--engine {request.kind}"))
     emit({"event": "start", "version": dialect.version, "has_phases": dialect.has_progress_monitor})
     device = None if dialect.is_ahead_of_time else current_device(import_cudart())
@@ -133,7 +133,7 @@ def _site(request: BuildRequest, emit: Emit) -> _Site:
         timing_cache = folder / timing_cache_name(dialect.version, device)
         if settings.workspace_bytes is None:
             settings = replace(settings, workspace_bytes=default_workspace(device, settings.max_memory_bytes))
-    return _Site(
+    return _Session(
         dialect=dialect,
         device=device,
         request=request,
@@ -145,38 +145,38 @@ def _site(request: BuildRequest, emit: Emit) -> _Site:
     )
 
 
-def _identity(site: _Site) -> EngineIdentity:
+def _identity(session: _Session) -> EngineIdentity:
     """The plan's target, checked against what the target's hardware can do.
 
     Raises:
         BuildError: the device has no such arithmetic.
     """
-    capabilities = (site.device.compute_capability,) if site.device else site.settings.rtx_capabilities
-    precision = site.request.precision
+    capabilities = (session.device.compute_capability,) if session.device else session.settings.rtx_capabilities
+    precision = session.request.precision
     if precision == "bf16" and min(capabilities) < 80:
         raise BuildError(f"SM {min(capabilities)} has no bf16 (that needs SM 80 or later); use --engine trt-fp16")
-    if site.device is None and min(capabilities) < 80 and precision == "fp32":
+    if session.device is None and min(capabilities) < 80 and precision == "fp32":
         raise BuildError(
             "TensorRT-RTX has no fp32 matrix products for SM 75 (Turing); leave 75 out of --rtx-sm, or use fp16"
         )
     return EngineIdentity(
-        kind=site.request.kind,
+        kind=session.request.kind,
         compute_capabilities=tuple(sorted(capabilities)),
-        version=site.dialect.version,
+        version=session.dialect.version,
         precision=precision,
     )
 
 
-def _first_that_builds(site: _Site) -> tuple[_Built, tuple[BuildAttempt, ...]]:
+def _first_that_builds(session: _Session) -> tuple[_Built, tuple[BuildAttempt, ...]]:
     """Try the release's typings in order; running out of memory ends it, as the next would run out too."""
     attempts: list[BuildAttempt] = []
-    for typing in typings_to_try(site.dialect, site.settings):
+    for typing in typings_to_try(session.dialect, session.settings):
         try:
-            built = _build_once(site, typing)
+            built = _build_once(session, typing)
         except BuildError as error:
             attempts.append(BuildAttempt(typing=typing, error=str(error)))
-            site.emit({"event": "warning", "message": f"{typing} typing failed: {error}"})
-            site.log.forget()
+            session.emit({"event": "warning", "message": f"{typing} typing failed: {error}"})
+            session.log.forget()
             continue
         attempts.append(BuildAttempt(typing=typing, error=None))
         return built, tuple(attempts)
@@ -185,33 +185,33 @@ def _first_that_builds(site: _Site) -> tuple[_Built, tuple[BuildAttempt, ...]]:
     raise BuildError("; ".join(f"{attempt.typing} typing: {attempt.error}" for attempt in attempts))
 
 
-def _build_once(site: _Site, typing: Typing) -> _Built:
+def _build_once(session: _Session, typing: Typing) -> _Built:
     """Parse and build with one typing; the plan is written, all of TensorRT's objects are gone at the end."""
-    dialect, log, precision = site.dialect, site.log, site.request.precision
-    builder = _builder(site)
+    dialect, log, precision = session.dialect, session.log, session.request.precision
+    builder = _builder(session)
     config = builder.create_builder_config()
     # What the release or the board lacks is refused before the graph is read.
-    apply_settings(dialect, builder, config, site.settings)
+    apply_settings(dialect, builder, config, session.settings)
     if typing == "weak":
-        set_precision_flags(dialect, config, precision, site.facts)
+        set_precision_flags(dialect, config, precision, session.facts)
     network = builder.create_network(network_flags(dialect, typing))
-    refusal = parse_graph(dialect, network, log, site.request.graph)
+    refusal = parse_graph(dialect, network, log, session.request.graph)
     if refusal is not None:
         raise _failure(log, f"{dialect.label} cannot read the graph: {refusal}")
-    pinned = pin_float_layers(dialect, network, site.facts) if typing == "weak" else 0
-    monitor = monitor_for(dialect.module, site.emit)
+    pinned = pin_float_layers(dialect, network, session.facts) if typing == "weak" else 0
+    monitor = monitor_for(dialect.module, session.emit)
     if monitor is not None:
         config.progress_monitor = monitor
-    if site.timing_cache is not None:
-        attach_timing_cache(config, site.timing_cache, site.emit)
+    if session.timing_cache is not None:
+        attach_timing_cache(config, session.timing_cache, session.emit)
     begin_s = time.perf_counter()
     plan = builder.build_serialized_network(network, config)
     build_s = time.perf_counter() - begin_s
     if plan is None:
         raise _failure(log, f"{dialect.label} did not build the graph: {log.reason()}")
-    site.request.plan.write_bytes(memoryview(plan))
-    if site.timing_cache is not None:
-        save_timing_cache(config, site.timing_cache)
+    session.request.plan.write_bytes(memoryview(plan))
+    if session.timing_cache is not None:
+        save_timing_cache(config, session.timing_cache)
     return _Built(
         typing=typing,
         tensors=network_tensors(network),
@@ -221,11 +221,11 @@ def _build_once(site: _Site, typing: Typing) -> _Built:
     )
 
 
-def _builder(site: _Site) -> Any:
+def _builder(session: _Session) -> Any:
     try:
-        return site.dialect.module.Builder(site.log.logger)
+        return session.dialect.module.Builder(session.log.logger)
     except (TypeError, RuntimeError) as error:  # pybind's words for a constructor that gave no object
-        raise _failure(site.log, f"{site.dialect.label} cannot start: {site.log.reason()}") from error
+        raise _failure(session.log, f"{session.dialect.label} cannot start: {session.log.reason()}") from error
 
 
 def _failure(log: BuildLog, message: str) -> BrixelError:

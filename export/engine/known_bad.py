@@ -2,13 +2,77 @@
 
 Each row names the public thread it comes from; they are reports of users or maintainers, not our measurements, and
 most of them are wrong results without a warning. The table only chooses a default and warns; what decides is the
-parity gate on the device. Releases are compared by number, because here the number is the fact.
+parity gate on the device. Releases are compared by number, because here the number is the fact. What is not known of a
+target is not held against a row: a target of unknown release is concerned by all of them.
 """
 
 from __future__ import annotations
 
-from brixel_edge.export.engine.trt_target import KnownBad, Pattern, Sampler, Target
+from dataclasses import dataclass
+from typing import Literal
+
+from brixel_edge.export.engine.target import BuildTarget, version_tuple
+from brixel_edge.machine.tensorrt import EngineKind
 from brixel_edge.model.graph_facts import GraphFacts
+from brixel_edge.model.spec import Precision, SamplerKind
+
+Pattern = Literal[
+    "gridsample",
+    "gridsample-linear",
+    "attention",
+    "vit",
+    "norm-layer",
+    "norm-decomposed",
+    "control-flow",
+    "conv-transpose",
+    "qdq",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownBad:
+    """One known trouble.
+
+    Attributes:
+        thread: where it was reported.
+        pattern: the part of the graph that it needs.
+        since: first release it was seen in.
+        until: first release known to be free of it; None if none is known.
+        what: what goes wrong.
+        advice: what to do.
+        kind: TensorRT or TensorRT-RTX.
+        compute_capabilities: GPUs it was seen on; empty for any.
+        precisions: of the graph; empty for any.
+        sampler: the lowering of sampling that avoids it, where it is about sampling.
+    """
+
+    thread: str
+    pattern: Pattern
+    since: str
+    until: str | None
+    what: str
+    advice: str
+    kind: EngineKind = "trt"
+    compute_capabilities: tuple[int, ...] = ()
+    precisions: tuple[Precision, ...] = ()
+    sampler: SamplerKind | None = None
+
+    def concerns(self, target: BuildTarget) -> bool:
+        """Whether the target's release, GPU and precision are those of the report; what is not known is not judged."""
+        if target.kind != self.kind or (self.precisions and target.precision not in self.precisions):
+            return False
+        if target.version is not None:
+            version = version_tuple(target.version)
+            if version < version_tuple(self.since) or (self.until and version >= version_tuple(self.until)):
+                return False
+        known = set(target.compute_capabilities)
+        return not (self.compute_capabilities and known) or bool(known & set(self.compute_capabilities))
+
+    @property
+    def line(self) -> str:
+        """For a warning."""
+        return f"{self.what} ({self.thread}); {self.advice}"
+
 
 ORIN, THOR, TURING, ADA, BLACKWELL = 87, 110, 75, 89, 120
 
@@ -224,28 +288,28 @@ def graph_patterns(facts: GraphFacts) -> frozenset[Pattern]:
     return frozenset(pattern for pattern, is_there in found.items() if is_there)
 
 
-def known_bad(target: Target, patterns: frozenset[Pattern]) -> tuple[KnownBad, ...]:
+def known_bad(target: BuildTarget, patterns: frozenset[Pattern]) -> tuple[KnownBad, ...]:
     """The rows that concern a graph with these patterns on this target, in the table's order."""
     return tuple(row for row in TABLE if row.pattern in patterns and row.concerns(target))
 
 
-def default_sampler(target: Target) -> Sampler:
+def default_sampler(target: BuildTarget) -> SamplerKind:
     """The lowering of deformable sampling to try first.
 
     GridSample is the fastest where it is right. Where the release or the GPU is not known, every row that could
     concern the target counts, so that a graph exported for "some TensorRT" samples by gather, which has no row.
     """
     rows = known_bad(target, frozenset({"gridsample"}))
-    chosen: list[Sampler] = [row.sampler for row in rows if row.sampler is not None]
+    chosen: list[SamplerKind] = [row.sampler for row in rows if row.sampler is not None]
     return chosen[0] if chosen else "gridsample"
 
 
-def sampler_order(target: Target) -> tuple[Sampler, ...]:
+def sampler_order(target: BuildTarget) -> tuple[SamplerKind, ...]:
     """All lowerings, the default first: what a builder tries when the parity gate fails.
 
     Materialising the samples only stops a fusion, so it comes last: it cannot help where GridSample itself is wrong.
     """
     first = default_sampler(target)
-    order: tuple[Sampler, ...] = ("gather", "gridsample", "materialised")
-    others: list[Sampler] = [sampler for sampler in order if sampler != first]
+    order: tuple[SamplerKind, ...] = ("gather", "gridsample", "materialised")
+    others: list[SamplerKind] = [sampler for sampler in order if sampler != first]
     return (first, *others)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from brixel_edge.export.graph.folding import folded
-from brixel_edge.model.spec import ImageSpec, ModelSpec
+from brixel_edge.model.spec import AdapterKind, ChannelOrder, ImageSpec, ModelSpec
 from brixel_edge.network.deformable import SamplerKind
 from brixel_edge.network.student import Student, backbone_view
 
@@ -51,7 +51,7 @@ class FusedModel(nn.Module):
 
 
 def spec_from_student(
-    student: Student, height: int, width: int, adapter: str, channels: str = "BGR", *, name: str
+    student: Student, height: int, width: int, adapter: AdapterKind, channels: ChannelOrder = "BGR", *, name: str
 ) -> ModelSpec:
     """The spec of a student at one image size [px]; `name` is what the user calls the backbone.
 
@@ -64,13 +64,13 @@ def spec_from_student(
         patch_px=backbone.patch_px,
         dim=backbone.width,
         tap_layers=backbone.tap_layers,
-        adapter=adapter,  # type: ignore[arg-type]
+        adapter=adapter,
         image=ImageSpec(
             height=height,
             width=width,
             mean=backbone.mean,
             std=backbone.std,
-            channels=channels,  # type: ignore[arg-type]
+            channels=channels,
         ),
         grid=student.grid(height, width),
         licence=backbone.licence,

@@ -19,6 +19,7 @@ import numpy as np
 
 from brixel_edge.errors import BuildError
 from brixel_edge.machine.progress import progress
+from brixel_edge.model.receipt_sections import BenchRow
 from brixel_edge.runtimes.engines import Engine
 
 
@@ -35,33 +36,6 @@ class Schedule:
     warmup: int = 3
     rounds: int = 10
     calls: int = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """What was measured of one engine; `error` says why nothing was.
-
-    Attributes:
-        name: of the engine.
-        p50_ms: median call.
-        p99_ms: 99th percentile.
-        per_s: calls a second, by the mean.
-        peak_bytes: largest resident memory of its process, Python and libraries included.
-        device_bytes: memory on an accelerator, where the backend says.
-        load_s: opening the engine.
-        calls: that were counted.
-        error: None if it was measured.
-    """
-
-    name: str
-    p50_ms: float | None = None
-    p99_ms: float | None = None
-    per_s: float | None = None
-    peak_bytes: int | None = None
-    device_bytes: int | None = None
-    load_s: float | None = None
-    calls: int = 0
-    error: str | None = None
 
 
 class _Process:
@@ -99,11 +73,11 @@ class _Process:
         times_ms = self._facts.pop("times_ms", [])
         self._times_ms += times_ms if is_counted else []
 
-    def row(self) -> Row:
+    def row(self) -> BenchRow:
         """End the engine; its figures."""
         self._ask({"end": True})
         if "error" in self._facts or not self._times_ms:
-            return Row(name=self.name, error=self._facts.get("error", "not a single call was counted"))
+            return BenchRow(name=self.name, error=self._facts.get("error", "not a single call was counted"))
         return row_from_times(self.name, self._times_ms, **self._facts)
 
     def stop(self) -> None:
@@ -120,9 +94,9 @@ class _Process:
 
 def row_from_times(
     name: str, times_ms: Sequence[float], *, load_s: float, peak_bytes: int | None, device_bytes: int | None
-) -> Row:
+) -> BenchRow:
     """The figures of one engine from the times of its calls."""
-    return Row(
+    return BenchRow(
         name=name,
         p50_ms=float(np.percentile(times_ms, 50)),
         p99_ms=float(np.percentile(times_ms, 99)),
@@ -134,7 +108,7 @@ def row_from_times(
     )
 
 
-def measure(engines: Sequence[Engine], schedule: Schedule | None = None) -> list[Row]:
+def measure(engines: Sequence[Engine], schedule: Schedule | None = None) -> list[BenchRow]:
     """Measure all side by side; a row each, in the same order."""
     schedule = schedule or Schedule()
     with ExitStack() as stack:
@@ -150,7 +124,7 @@ def measure(engines: Sequence[Engine], schedule: Schedule | None = None) -> list
         return [process.row() for process in processes]
 
 
-def require_measured(rows: Sequence[Row]) -> None:
+def require_measured(rows: Sequence[BenchRow]) -> None:
     """Refuse a measurement in which nobody ran.
 
     Raises:

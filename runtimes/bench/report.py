@@ -8,7 +8,8 @@ from typing import Any
 
 from brixel_edge.machine.memory import MIB
 from brixel_edge.model.bundle import ResolvedModel
-from brixel_edge.runtimes.bench.bench import Row, Schedule, measure, require_measured
+from brixel_edge.model.receipt_sections import BenchRow
+from brixel_edge.runtimes.bench.bench import Schedule, measure, require_measured
 from brixel_edge.runtimes.bench.machine import MachineState, machine_state
 from brixel_edge.runtimes.engines import engines_of_model
 
@@ -37,7 +38,7 @@ class BenchReport:
     schedule: Schedule
     is_side_by_side: bool
     threads: int | None
-    rows: tuple[Row, ...]
+    rows: tuple[BenchRow, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -69,7 +70,7 @@ class BenchReport:
         )
 
 
-def _line(row: Row, width: int) -> str:
+def _line(row: BenchRow, width: int) -> str:
     if row.error is not None:
         return f"{row.name:<{width}}  not run: {row.error}"
     memory = _number(row.peak_bytes / MIB if row.peak_bytes else None)

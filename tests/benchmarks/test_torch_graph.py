@@ -15,7 +15,7 @@ from brixel_edge.export.graph.walk import element_types
 from brixel_edge.export.half.islands import find_islands
 from brixel_edge.export.half.ranges import measure_ranges
 from brixel_edge.export.half.to_half import half_from_float
-from brixel_edge.export.judges import RoundingBackend
+from brixel_edge.export.judges import RoundingJudge
 from brixel_edge.proof.parity import GATES, compare
 
 ORT = ["CPUExecutionProvider"]
@@ -77,7 +77,7 @@ def test_a_half_graph_gives_what_rounding_says(half, mini_graph, mini_images, tm
     precision, typed = half
     onnx.save(typed, str(tmp_path / "half.onnx"))
     plain = run(onnx.load(str(mini_graph("gridsample"))), mini_images[0])
-    rounded = RoundingBackend().features(tmp_path / "half.onnx", mini_images[:1])
+    rounded = RoundingJudge().features(tmp_path / "half.onnx", mini_images[:1])
     ours = run(typed, mini_images[0])
     assert compare(plain, ours).passes(GATES[precision])
     assert 0.5 < compare(plain, ours).frobenius / compare(plain, rounded).frobenius < 2

@@ -1,6 +1,7 @@
 """brixel-export: what it writes, and every combination that it refuses."""
 
 import json
+import subprocess
 import sys
 
 import jsonschema
@@ -155,8 +156,8 @@ def test_the_full_frame_goes_in_at_four_times_the_view(tmp_path, capsys, photogr
     import cv2
     import torch
 
+    from brixel_edge.model.adapters import ConvSettings
     from brixel_edge.network.backbone import load_backbone
-    from brixel_edge.network.conv_adapter import ConvSettings
     from brixel_edge.network.student import load_student
 
     out = tmp_path / "m.brixel"
@@ -185,18 +186,20 @@ def test_the_full_frame_goes_in_at_four_times_the_view(tmp_path, capsys, photogr
 
 
 def test_a_full_frame_of_no_named_size_has_the_default_view(monkeypatch, tmp_path):
-    from brixel_edge.commands import export_run as command_export_run
-    from brixel_edge.commands.export import build_parser, request_from_arguments
+    from brixel_edge.commands import export_steps
+    from brixel_edge.commands.export import build_parser
+    from brixel_edge.commands.export_request import request_from_arguments
 
     sizes = []
 
     def keep(request, student, spec, out):
         sizes.append((spec.image.height, spec.image.width))
 
-    monkeypatch.setattr(command_export_run, "_export_one", keep)
+    monkeypatch.setattr(export_steps, "job_from_request", keep)
+    monkeypatch.setattr(export_steps, "export_directory", lambda job: None)
     for flags in (["--adapter", "conv", "--full-frame"], ["--adapter", "conv"], ["--size", "64x32"]):
         request = request_from_arguments(build_parser().parse_args([*flags, "--out", str(tmp_path / "m.brixel")]))
-        list(command_export_run.export(request))
+        list(export_steps.export(request))
     assert sizes == [(1024, 1024), (256, 256), (64, 32)]
 
 
@@ -223,14 +226,14 @@ def test_int8_that_does_not_pay_is_refused_with_both_numbers(tmp_path, capsys):
 
 
 def test_a_wrong_result_is_exit_5_and_leaves_the_report_alone(tmp_path, monkeypatch, capsys):
-    from brixel_edge.export.judges import OrtBackend
+    from brixel_edge.export.judges import OrtJudge
 
-    right = OrtBackend.features
+    right = OrtJudge.features
 
     def shifted(self, graph, images):
         return [np.roll(features, 1, axis=3) for features in right(self, graph, images)]
 
-    monkeypatch.setattr(OrtBackend, "features", shifted)
+    monkeypatch.setattr(OrtJudge, "features", shifted)
     out = tmp_path / "m.brixel"
     assert main([*SMALL, "--size", "64x64", "--out", str(out), "--json"]) == 5
     assert json.loads(capsys.readouterr().out)["exit_code"] == 5
@@ -251,3 +254,38 @@ def test_tensorrt_rtx_engines_are_made_and_said_to_be_unproven_here(tmp_path, ca
     assert is_proven == (plan.name in receipt.parity)
     assert is_proven != ("NOT PROVEN: this machine cannot run it" in capsys.readouterr().out)
     jsonschema.validate(receipt.to_json(), json.loads(SCHEMA_PATH.read_text()))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--size", "250x256"], "height 250 is not a multiple of 32; use 224 or 256"),
+        (["--adapter", "none", "--size", "250x256"], "height 250 is not a multiple of 16; use 240 or 256"),
+        (["--adapter", "conv", "--full-frame", "--size", "96x128"], "height 96 is not a multiple of 64; use 64 or 128"),
+        (
+            [
+                "--backbone",
+                "vit_small_patch14_dinov2",
+                "--backbone-weights",
+                "random",
+                "--adapter",
+                "none",
+                "--size",
+                "256x252",
+            ],
+            "height 256 is not a multiple of 14; use 252 or 266",
+        ),
+        (
+            ["--backbone", "dinov3", "--backbone-weights", "absent.pth", "--adapter", "none", "--size", "64x65"],
+            "width 65 is not a multiple of 16; use 64 or 80",
+        ),
+    ],
+)
+def test_a_size_that_the_table_rules_out_is_refused_before_torch_is_loaded(tmp_path, flags, message):
+    code = (
+        "import sys; from brixel_edge.commands.export import main; code = main(sys.argv[1:]); "
+        "print(sorted({'torch', 'timm', 'onnx'} & sys.modules.keys())); sys.exit(code)"
+    )
+    run = subprocess.run([sys.executable, "-c", code, *flags], capture_output=True, text=True, cwd=tmp_path)
+    assert (run.returncode, run.stdout.strip()) == (2, "[]")
+    assert message in run.stderr

@@ -12,23 +12,25 @@ import jsonschema
 import onnx
 import pytest
 
+from brixel_edge.commands import export_steps
 from brixel_edge.commands.export import summary
-from brixel_edge.commands.export_engines import TensorRtMaker
-from brixel_edge.commands.export_int8 import QDQ_GRAPH, Int8Finish
+from brixel_edge.commands.export_engines import TensorRtBuilder
+from brixel_edge.commands.export_steps import Job, export_directory
 from brixel_edge.errors import ParityError
-from brixel_edge.export.bundle_from_student import Ordered, WeightSources, bundle_from_student
 from brixel_edge.export.engine.settings import EngineSettings
 from brixel_edge.export.graph.fuse import spec_from_student
-from brixel_edge.export.judges import RoundingBackend
-from brixel_edge.export.workshop import ProofImages
+from brixel_edge.export.judges import RoundingJudge
+from brixel_edge.export.prove import Photographs
 from brixel_edge.machine.files import sha256_of
-from brixel_edge.model.bundle import open_bundle
+from brixel_edge.model.bundle import graph_name, open_bundle
+from brixel_edge.model.engine_choice import engine_choice
 from brixel_edge.model.engine_file import EngineReport, identity_from_name
 from brixel_edge.model.receipt import SCHEMA_PATH
-from brixel_edge.model.receipt_sections import EngineCost
+from brixel_edge.model.receipt_sections import EngineCost, Int8, Int8Cost
 from brixel_edge.model.spec import ImageSpec, ModelSpec
 
 STAND_INS = Path(__file__).parents[1] / "stand_ins"
+QDQ_GRAPH = graph_name("int8")
 CACHE = "timing.10.3.0.sm87.orin.cuda12060.cache"
 
 
@@ -64,23 +66,26 @@ def graph(tmp_path):
 
 def test_a_timing_cache_serves_every_plan_and_the_next_export(lengths, graph, tmp_path):
     path, spec = graph
-    maker = TensorRtMaker(kind="trt", spec=spec, settings=EngineSettings())
+    builder = TensorRtBuilder(kind="trt", spec=spec, settings=EngineSettings())
     first, second = tmp_path / "first", tmp_path / "second"
     for folder in (first, second):  # two plans of one export work in folders of their own
         folder.mkdir()
-        maker.make(path, "fp32", folder)
+        builder.build(path, "fp32", folder)
     stored = (second / CACHE).read_bytes()
     assert lengths() == [0, len(stored)]
     # An export to the same place works in a new directory, and the old one goes away.
-    again, staged = TensorRtMaker(kind="trt", spec=spec, settings=EngineSettings(), earlier=second), tmp_path / "stage"
+    again, staged = (
+        TensorRtBuilder(kind="trt", spec=spec, settings=EngineSettings(), earlier=second),
+        tmp_path / "stage",
+    )
     staged.mkdir()
-    again.make(path, "fp32", staged)
+    again.build(path, "fp32", staged)
     assert lengths()[2:] == [len(stored)]
     assert (staged / CACHE).is_file()
     # What a build has learnt since is not replaced by the older one.
     (staged / CACHE).write_bytes(b"")
     again.caches[CACHE] = b""
-    again.make(path, "fp32", staged)
+    again.build(path, "fp32", staged)
     assert lengths()[3:] == [0]
 
 
@@ -89,7 +94,7 @@ def test_a_named_folder_of_timing_caches_is_used_and_nothing_is_copied(lengths, 
     settings = EngineSettings(timing_cache_dir=tmp_path / "caches")
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        TensorRtMaker(kind="trt", spec=spec, settings=settings).make(path, "fp32", tmp_path / name)
+        TensorRtBuilder(kind="trt", spec=spec, settings=settings).build(path, "fp32", tmp_path / name)
         assert not list((tmp_path / name).glob("timing.*"))
     assert lengths() == [0, len((tmp_path / "caches" / CACHE).read_bytes())]
 
@@ -122,20 +127,20 @@ def acted_report(plan, precision, **measured):
     )
 
 
-class ActedMaker:
-    """Engines that are copies of their graphs; `runs` says whether this machine can run them."""
+class ActedBuilder:
+    """A builder whose engines are copies of their graphs; `runs` says whether this machine can run them."""
 
     def __init__(self, runs: bool):
         self.runs, self.graphs = runs, []
 
-    def make(self, graph, precision, out):
+    def build(self, graph, precision, out):
         self.graphs.append(graph.name)
         plan = out / f"engine.sm86.rtx1.7.1.{precision}.plan"
         shutil.copy(graph, plan)
         return plan, acted_report(plan, precision, build_s=1.5, peak_host_bytes=2)
 
     def features(self, engine, images):
-        return RoundingBackend().features(engine, images) if self.runs else None
+        return RoundingJudge().features(engine, images) if self.runs else None
 
 
 @pytest.fixture
@@ -144,18 +149,19 @@ def export(tmp_path, mini_student, mini_graph, mini_images):
     spec = spec_from_student(mini_student, 64, 96, "brixel", name="vit_mini_dinov3")
     out = tmp_path / "m.brixel"
 
-    def run(maker, *finish):
-        ordered = Ordered(
-            engine="trt-rtx",
-            precision="fp16",
-            engines=maker,
-            finish=finish,
+    def run(builder, engine="trt-rtx", **parts):
+        job = Job(
+            out=out,
+            student=mini_student,
+            spec=spec,
+            engine=engine_choice(engine),
+            photographs=Photographs(names=["a"], pixels=mini_images[:1]),
+            ranging=Photographs(names=["c"], pixels=mini_images[2:3]),
+            builder=builder,
             trace=lambda sampler, path: shutil.copy(mini_graph(sampler), path),
+            **parts,
         )
-        images = ProofImages(names=["a"], pixels=mini_images[:1])
-        ranging = ProofImages(names=["c"], pixels=mini_images[2:3])
-        sources = WeightSources()
-        bundle_from_student(mini_student, spec, out, images=images, ranging=ranging, sources=sources, ordered=ordered)
+        export_directory(job)
         receipt = open_bundle(out).receipt
         jsonschema.validate(receipt.to_json(), json.loads(SCHEMA_PATH.read_text(encoding="utf-8")))
         return receipt, out
@@ -164,7 +170,7 @@ def export(tmp_path, mini_student, mini_graph, mini_images):
 
 
 def test_an_engine_that_cannot_run_here_is_said_to_be_unproven(export):
-    receipt, out = export(ActedMaker(runs=False))
+    receipt, out = export(ActedBuilder(runs=False))
     name = "engine.sm86.rtx1.7.1.fp16.plan"
     assert receipt.engines[name].proven is False
     assert "build_s" not in receipt.to_json()["engines"][name]  # all that differs from run to run stands in one place
@@ -175,7 +181,7 @@ def test_an_engine_that_cannot_run_here_is_said_to_be_unproven(export):
 
 
 def test_an_engine_that_runs_here_must_pass_the_gate(export):
-    receipt, out = export(ActedMaker(runs=True))
+    receipt, out = export(ActedBuilder(runs=True))
     name = "engine.sm86.rtx1.7.1.fp16.plan"
     assert receipt.engines[name].proven is True
     assert receipt.parity[name].gate == "fp16"
@@ -185,17 +191,16 @@ def test_an_engine_that_runs_here_must_pass_the_gate(export):
 def test_int8_for_tensorrt_is_fp16_around_its_integers(export, mini_graph, mini_images, monkeypatch):
     all_integer = importlib.import_module("all_integer")
 
-    def quantised(self, folder, targets):
+    def quantised(folder, frames, targets, seed):
         assert targets == ("trt",)
         all_integer.write(folder / "graph.fp32.onnx", mini_images[:2], folder / QDQ_GRAPH)
-        return {"kind": "static", "int8_nodes": 50, "files": [QDQ_GRAPH]}
+        return Int8(kind="static", int8_nodes=50, files=(QDQ_GRAPH,)), Int8Cost()
 
-    monkeypatch.setattr(Int8Finish, "_static", quantised)
-    monkeypatch.setattr(Int8Finish, "_judge", lambda self, stage: None)
-    maker = ActedMaker(runs=True)
-    finish = Int8Finish(frames=[mini_images[0][0]], seed=0, min_speedup=0, engines=maker)
-    receipt, _ = export(maker, finish)
-    assert maker.graphs == ["graph.fp16.onnx", QDQ_GRAPH]
+    monkeypatch.setattr(export_steps, "quantized", quantised)
+    monkeypatch.setattr(export_steps, "int8_speed", lambda *arguments, **options: None)
+    builder = ActedBuilder(runs=True)
+    receipt, _ = export(builder, "trt-int8", frames=[mini_images[0][0]])
+    assert builder.graphs == ["graph.fp16.onnx", QDQ_GRAPH]
     kinds = receipt.precisions[QDQ_GRAPH]
     assert kinds["LayerNormalization"] == {"fp16": 33} == receipt.precisions["graph.fp16.onnx"]["LayerNormalization"]
     assert kinds["GridSample"] == {"fp32": 6}
@@ -206,7 +211,7 @@ def test_int8_for_tensorrt_is_fp16_around_its_integers(export, mini_graph, mini_
 
 
 def test_a_wrong_engine_is_not_shipped(export, tmp_path):
-    class Wrong(ActedMaker):
+    class Wrong(ActedBuilder):
         def features(self, engine, images):
             return [features[..., ::-1] for features in super().features(engine, images)]
 

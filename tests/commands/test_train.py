@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from brixel_edge.commands.train import build_parser, main, settings_from_arguments
-from brixel_edge.network.conv_adapter import ConvSettings
+from brixel_edge.model.adapters import ConvSettings
 from brixel_edge.training.losses import LossSettings
 from brixel_edge.training.settings import TrainSettings
 from brixel_edge.training.views import ViewSettings

@@ -9,34 +9,40 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+from brixel_edge.commands.export_steps import Job, export_directory
 from brixel_edge.errors import BuildError, ParityError
-from brixel_edge.export.bundle_from_student import Ordered, WeightSources, bundle_from_student
 from brixel_edge.export.graph.fuse import spec_from_student
 from brixel_edge.export.half.to_half import half_from_float
-from brixel_edge.export.judges import OrtBackend, RoundingBackend, default_backends
-from brixel_edge.export.workshop import ProofImages
+from brixel_edge.export.judges import OrtJudge, RoundingJudge, default_judges
+from brixel_edge.export.prove import Photographs
 from brixel_edge.model.bundle import open_bundle
+from brixel_edge.model.engine_choice import EngineChoice
 from brixel_edge.model.receipt import SCHEMA_PATH
 
 
 @pytest.fixture
 def export(tmp_path, mini_student, mini_graph, mini_images, monkeypatch):
-    """bundle_from_student on graphs that are traced already; gives (receipt or failure, files at out)."""
+    """A directory from graphs that are traced already; gives (receipt or failure, files at out)."""
     spec = spec_from_student(mini_student, 64, 96, "brixel", name="vit_mini_dinov3")
     out = tmp_path / "m.brixel"
-    images = ProofImages(names=["a"], pixels=mini_images[:1])
-    ranging = ProofImages(names=["c"], pixels=mini_images[2:3])
 
-    def run(precision: str, backends=default_backends, plant=None, **ordered):
+    def run(precision: str, judges=default_judges, plant=None):
         def trace(sampler, path):
             shutil.copy(mini_graph(sampler), path)
             if plant is not None:
                 plant(path)
 
-        order = Ordered(engine=f"onnx-{precision}", precision=precision, backends=backends, trace=trace, **ordered)
-        bundle_from_student(
-            mini_student, spec, out, images=images, ranging=ranging, sources=WeightSources(), ordered=order
+        job = Job(
+            out=out,
+            student=mini_student,
+            spec=spec,
+            engine=EngineChoice(kind="onnx", precision=precision),
+            photographs=Photographs(names=["a"], pixels=mini_images[:1]),
+            ranging=Photographs(names=["c"], pixels=mini_images[2:3]),
+            judges=judges,
+            trace=trace,
         )
+        export_directory(job)
         return open_bundle(out)
 
     run.out = out
@@ -44,7 +50,7 @@ def export(tmp_path, mini_student, mini_graph, mini_images, monkeypatch):
 
 
 class Broken:
-    """A backend that spoils the graph before, or the features after, the real one runs it."""
+    """A judge that spoils the graph before, or the features after, the real one runs it."""
 
     name = "broken"
 
@@ -59,9 +65,9 @@ class Broken:
         return [self.after(result) for result in results]
 
 
-def broken_backends(**faults):
-    """Every backend of every precision broken alike."""
-    return lambda precision: tuple(Broken(real, **faults) for real in default_backends(precision)[:1])
+def broken_judges(**faults):
+    """Every judge of every precision broken alike."""
+    return lambda precision: tuple(Broken(real, **faults) for real in default_judges(precision)[:1])
 
 
 def nearest(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -76,7 +82,7 @@ def nearest(model: onnx.ModelProto) -> onnx.ModelProto:
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_corrupt_gridsample_is_healed_by_gathering(export, precision):
-    bundle = export(precision, broken_backends(graph=nearest))
+    bundle = export(precision, broken_judges(graph=nearest))
     receipt = bundle.receipt
     assert [(a.sampler, a.passed) for a in receipt.attempts] == [("gridsample", False), ("gather", True)]
     assert "graph.fp32.onnx (broken) differs from PyTorch: cosine mean" in receipt.attempts[0].error
@@ -96,7 +102,7 @@ class IgnoresIslands:
         source = onnx.shape_inference.infer_shapes(onnx.load(str(graph.with_name("graph.fp32.onnx"))))
         blanket = graph.with_name("blanket.onnx")
         onnx.save(half_from_float(source, "fp16", []), str(blanket))
-        return RoundingBackend().features(blanket, images)
+        return RoundingJudge().features(blanket, images)
 
 
 def scale_residual(path) -> None:
@@ -124,10 +130,10 @@ def test_planted_outliers_pass_in_fp16_at_the_first_try_by_their_islands(export)
 
 
 def test_an_overflow_of_fp16_is_healed_by_bf16(export):
-    def backends(precision):
-        return (IgnoresIslands(),) if precision == "fp16" else default_backends(precision)
+    def judges(precision):
+        return (IgnoresIslands(),) if precision == "fp16" else default_judges(precision)
 
-    bundle = export("fp16", backends, plant=scale_residual)
+    bundle = export("fp16", judges, plant=scale_residual)
     receipt = bundle.receipt
     tried = [(a.precision, a.islands, a.sampler, a.passed) for a in receipt.attempts]
     assert tried == [
@@ -159,7 +165,7 @@ def test_what_no_plan_heals_is_exit_5_and_leaves_the_report_alone(export, fault)
     with pytest.raises(
         ParityError, match=r"none of 2 plans passed; the last, fp32, gather: graph\.fp32\.onnx"
     ) as caught:
-        export("fp32", broken_backends(**FAULTS[fault]))
+        export("fp32", broken_judges(**FAULTS[fault]))
     assert caught.value.exit_code == 5
     assert [path.name for path in export.out.parent.iterdir()] == ["m.brixel"]
     assert [path.name for path in export.out.iterdir()] == ["failed.json"]
@@ -170,19 +176,19 @@ def test_what_no_plan_heals_is_exit_5_and_leaves_the_report_alone(export, fault)
 
 
 def test_a_fault_in_half_precision_alone_ends_in_fp32(export):
-    swapped = Broken(OrtBackend(), **FAULTS["swapped channels"])
-    bundle = export("bf16", lambda precision: default_backends("fp32") if precision == "fp32" else (swapped,))
+    swapped = Broken(OrtJudge(), **FAULTS["swapped channels"])
+    bundle = export("bf16", lambda precision: default_judges("fp32") if precision == "fp32" else (swapped,))
     assert bundle.precisions == ["fp32"]
     assert [a.precision for a in bundle.receipt.attempts] == ["bf16"] * 4 + ["fp32"]
 
 
 def test_after_a_failure_the_next_export_takes_the_place_and_a_failure_leaves_an_earlier_model(export):
     with pytest.raises(ParityError):
-        export("fp32", broken_backends(**FAULTS["wrong mean"]))
+        export("fp32", broken_judges(**FAULTS["wrong mean"]))
     first = export("fp32")
     assert not (export.out / "failed.json").exists()
     with pytest.raises(ParityError):
-        export("fp32", broken_backends(**FAULTS["wrong mean"]))
+        export("fp32", broken_judges(**FAULTS["wrong mean"]))
     assert open_bundle(export.out).receipt.files == first.receipt.files
     assert (export.out / "failed.json").exists()
 

@@ -12,7 +12,7 @@ from brixel_edge.export.graph.walk import element_types
 from brixel_edge.export.half.islands import find_islands
 from brixel_edge.export.half.ranges import measure_ranges
 from brixel_edge.export.half.to_half import half_from_float
-from brixel_edge.export.judges import OrtBackend, RoundingBackend
+from brixel_edge.export.judges import OrtJudge, RoundingJudge
 from brixel_edge.proof.parity import GATES, compare
 
 
@@ -52,8 +52,8 @@ def test_integers_stay_and_their_surroundings_are_half(quantized, mini_images, t
     assert {types[node.output[0]] for node in products} == {half}
     onnx.save(quantized, str(tmp_path / "a.onnx"))
     onnx.save(typed, str(tmp_path / "b.onnx"))
-    plain = OrtBackend().features(tmp_path / "a.onnx", mini_images[:1])
-    mixed = RoundingBackend().features(tmp_path / "b.onnx", mini_images[:1])
+    plain = OrtJudge().features(tmp_path / "a.onnx", mini_images[:1])
+    mixed = RoundingJudge().features(tmp_path / "b.onnx", mini_images[:1])
     assert compare(plain, mixed).passes(GATES["int8"])
     assert not np.array_equal(plain[0], mixed[0])
 

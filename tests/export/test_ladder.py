@@ -1,14 +1,12 @@
-"""The order of plans, and the loop over them."""
+"""The order of lowerings, and the loop over them."""
 
 import pytest
 
 from brixel_edge.errors import BuildError, MemoryBudgetError, ParityError, SpecError
 from brixel_edge.export.ladder import (
     GateMissedError,
-    NoPlanBuiltError,
-    NoPlanPassedError,
     first_that_passes,
-    plans_for,
+    lowerings_for,
 )
 from brixel_edge.model.json_form import fields_to_json
 from brixel_edge.model.receipt_sections import Lowering, Parity
@@ -29,8 +27,8 @@ FIGURES = Parity(
 NATIVE_FIRST, GATHER_FIRST = ("gridsample", "gather"), ("gather", "gridsample")
 
 
-def test_plans_for_fp16_are_in_the_documented_order():
-    plans = plans_for("fp16", NATIVE_FIRST, bf16_samplers=GATHER_FIRST)
+def test_lowerings_for_fp16_are_in_the_documented_order():
+    plans = lowerings_for("fp16", NATIVE_FIRST, bf16_samplers=GATHER_FIRST)
     assert [str(plan) for plan in plans] == [
         "fp16, gridsample",
         "fp16, gather",
@@ -47,27 +45,27 @@ def test_plans_for_fp16_are_in_the_documented_order():
     ("precision", "steps"), [("fp32", ["fp32"]), ("bf16", ["bf16", "bf16 with wide islands", "fp32"])]
 )
 def test_plans_of_the_other_precisions(precision, steps):
-    plans = plans_for(precision, ("gather",), bf16_samplers=("gather",))
+    plans = lowerings_for(precision, ("gather",), bf16_samplers=("gather",))
     assert [str(plan) for plan in plans] == [f"{step}, gather" for step in steps]
 
 
 def test_a_precision_without_plans_is_refused():
     with pytest.raises(SpecError, match="no plans for 'int8'; there are some for fp32, fp16, bf16"):
-        plans_for("int8", NATIVE_FIRST, bf16_samplers=GATHER_FIRST)
+        lowerings_for("int8", NATIVE_FIRST, bf16_samplers=GATHER_FIRST)
 
 
-PLANS = plans_for("fp16", NATIVE_FIRST, bf16_samplers=GATHER_FIRST)
+LOWERINGS = lowerings_for("fp16", NATIVE_FIRST, bf16_samplers=GATHER_FIRST)
 
 
 def outcomes(*errors: Exception | None):
     """Carries plans out with these outcomes, in order; afterwards everything fails."""
     waiting = list(errors)
 
-    def carry_out(plan: Lowering):
+    def carry_out(lowering: Lowering):
         error = waiting.pop(0) if waiting else BuildError("no more")
         if error is not None:
             raise error
-        return f"made {plan}", {"g": FIGURES}
+        return f"made {lowering}", {"g": FIGURES}
 
     return carry_out
 
@@ -75,10 +73,12 @@ def outcomes(*errors: Exception | None):
 def test_the_first_that_passes_ends_the_loop_and_every_attempt_is_kept():
     missed = GateMissedError("differs", {"g": FIGURES})
     heard = []
-    result, attempts = first_that_passes(
-        PLANS,
+    attempts = []
+    result = first_that_passes(
+        LOWERINGS,
         outcomes(BuildError("refused"), missed, None),
-        on_failure=lambda plan, error: heard.append((str(plan), error)),
+        attempts,
+        on_failure=lambda lowering, error: heard.append((str(lowering), error)),
     )
     assert result == "made fp16 with wide islands, gridsample"
     measured = {"g": fields_to_json(FIGURES)}
@@ -95,24 +95,25 @@ def test_the_first_that_passes_ends_the_loop_and_every_attempt_is_kept():
 
 def test_none_passed_is_exit_5_with_all_attempts():
     missed = GateMissedError("differs", {"g": FIGURES})
-    with pytest.raises(NoPlanPassedError, match=r"none of 8 plans passed; the last, fp32, gather: no more") as caught:
-        first_that_passes(PLANS, outcomes(missed))
+    attempts = []
+    with pytest.raises(ParityError, match=r"none of 8 plans passed; the last, fp32, gather: no more") as caught:
+        first_that_passes(LOWERINGS, outcomes(missed), attempts)
     assert caught.value.exit_code == 5
-    assert len(caught.value.attempts) == 8
+    assert len(attempts) == 8
 
 
 def test_none_built_is_exit_4():
-    with pytest.raises(NoPlanBuiltError, match="none of 8 plans") as caught:
-        first_that_passes(PLANS, outcomes())
+    with pytest.raises(BuildError, match="none of 8 plans") as caught:
+        first_that_passes(LOWERINGS, outcomes(), [])
     assert caught.value.exit_code == 4
     assert not isinstance(caught.value, ParityError)
 
 
 def test_a_single_plan_fails_with_its_own_words():
-    with pytest.raises(NoPlanBuiltError, match=r"^refused$"):
-        first_that_passes(PLANS[:1], outcomes(BuildError("refused")))
+    with pytest.raises(BuildError, match=r"^refused$"):
+        first_that_passes(LOWERINGS[:1], outcomes(BuildError("refused")), [])
 
 
 def test_what_another_plan_cannot_help_ends_the_loop_at_once():
     with pytest.raises(MemoryBudgetError, match="killed"):
-        first_that_passes(PLANS, outcomes(MemoryBudgetError("killed"), None))
+        first_that_passes(LOWERINGS, outcomes(MemoryBudgetError("killed"), None), [])

@@ -17,9 +17,10 @@ from brixel_edge.errors import BundleError, SpecError
 from brixel_edge.export.graph.census import census_of
 from brixel_edge.export.graph.fuse import FusedModel, folded, spec_from_student
 from brixel_edge.export.graph.to_onnx import onnx_from_model
+from brixel_edge.model.adapters import ConvSettings
 from brixel_edge.model.backbones import BACKBONES
 from brixel_edge.network.backbone import load_backbone
-from brixel_edge.network.conv_adapter import ConvRefiner, ConvSettings
+from brixel_edge.network.conv_adapter import ConvRefiner
 from brixel_edge.network.student import adapter_metadata, build_refiner, load_student
 from brixel_edge.network.weights import save_adapter
 

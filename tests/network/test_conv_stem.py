@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from brixel_edge.model.adapters import ConvSettings
 from brixel_edge.network.backbone import load_backbone
-from brixel_edge.network.conv_adapter import ConvSettings
 from brixel_edge.network.conv_stem import ImageStem, dct_filters, first_neurons, texture_filters
 from brixel_edge.network.student import load_student
 

@@ -10,9 +10,9 @@ from PIL import Image
 from tiny_training import STEPS, TINY, last_state, same_bits, weights
 
 from brixel_edge.errors import TrainingError
+from brixel_edge.model.adapters import ConvSettings
 from brixel_edge.model.backbones import BACKBONES, BackboneSpec
 from brixel_edge.network.backbone import load_backbone
-from brixel_edge.network.conv_adapter import ConvSettings
 from brixel_edge.network.student import build_refiner, load_student
 from brixel_edge.training.loop import train
 from brixel_edge.training.losses import LossSettings

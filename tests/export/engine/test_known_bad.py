@@ -12,8 +12,16 @@ from typing import get_args
 import pytest
 
 from brixel_edge.errors import SpecError
-from brixel_edge.export.engine.known_bad import TABLE, default_sampler, graph_patterns, known_bad, sampler_order
-from brixel_edge.export.engine.trt_target import KnownBad, Pattern, Target, target_here, version_tuple
+from brixel_edge.export.engine.known_bad import (
+    TABLE,
+    KnownBad,
+    Pattern,
+    default_sampler,
+    graph_patterns,
+    known_bad,
+    sampler_order,
+)
+from brixel_edge.export.engine.target import BuildTarget, target_here, version_tuple
 from brixel_edge.model.graph_facts import graph_facts
 
 
@@ -47,22 +55,27 @@ def test_every_row_can_be_acted_on():
     ],
 )
 def test_default_sampler_of_a_target(version, capability, sampler):
-    assert default_sampler(Target(version=version, compute_capabilities=(capability,), precision="fp32")) == sampler
+    assert (
+        default_sampler(BuildTarget(version=version, compute_capabilities=(capability,), precision="fp32")) == sampler
+    )
 
 
 def test_default_sampler_where_the_target_is_not_known():
-    assert default_sampler(Target()) == "gather"
-    assert default_sampler(Target(version="8.6.1")) == "gather"  # it could be an Orin
-    assert default_sampler(Target(kind="trt-rtx", version="1.7.1.116", compute_capabilities=(86, 120))) == "gridsample"
+    assert default_sampler(BuildTarget()) == "gather"
+    assert default_sampler(BuildTarget(version="8.6.1")) == "gather"  # it could be an Orin
+    assert (
+        default_sampler(BuildTarget(kind="trt-rtx", version="1.7.1.116", compute_capabilities=(86, 120)))
+        == "gridsample"
+    )
 
 
 def test_the_default_sampler_is_tried_first_and_the_others_after():
-    assert sampler_order(Target(version="10.14.1", compute_capabilities=(89,))) == (
+    assert sampler_order(BuildTarget(version="10.14.1", compute_capabilities=(89,))) == (
         "gather",
         "gridsample",
         "materialised",
     )
-    assert sampler_order(Target(version="10.3.0", compute_capabilities=(87,))) == (
+    assert sampler_order(BuildTarget(version="10.3.0", compute_capabilities=(87,))) == (
         "gridsample",
         "gather",
         "materialised",
@@ -70,18 +83,18 @@ def test_the_default_sampler_is_tried_first_and_the_others_after():
 
 
 def test_rows_are_chosen_by_release_gpu_precision_and_pattern():
-    orin = Target(version="10.3.0", compute_capabilities=(87,), precision="fp16")
+    orin = BuildTarget(version="10.3.0", compute_capabilities=(87,), precision="fp16")
     assert threads(orin, "vit") == {"NVIDIA/TensorRT#4723", "NVIDIA/TensorRT#4419"}
     assert threads(orin) == set()
-    assert threads(Target(version="10.3.0", compute_capabilities=(89,), precision="fp16"), "vit") == {
+    assert threads(BuildTarget(version="10.3.0", compute_capabilities=(89,), precision="fp16"), "vit") == {
         "NVIDIA/TensorRT#4419"
     }
-    assert threads(Target(version="10.3.0", compute_capabilities=(87,), precision="bf16"), "vit") == set()
-    assert threads(Target(version="10.4.0", compute_capabilities=(87,), precision="fp32"), "vit") == {
+    assert threads(BuildTarget(version="10.3.0", compute_capabilities=(87,), precision="bf16"), "vit") == set()
+    assert threads(BuildTarget(version="10.4.0", compute_capabilities=(87,), precision="fp32"), "vit") == {
         "NVIDIA/TensorRT#4742"
     }
-    assert threads(Target(version="10.5.0", compute_capabilities=(87,), precision="fp16"), "vit") == set()
-    assert threads(Target(kind="trt-rtx", version="10.3.0", compute_capabilities=(87,)), "vit") == set()
+    assert threads(BuildTarget(version="10.5.0", compute_capabilities=(87,), precision="fp16"), "vit") == set()
+    assert threads(BuildTarget(kind="trt-rtx", version="10.3.0", compute_capabilities=(87,)), "vit") == set()
 
 
 def test_the_bounds_of_a_row_are_since_and_before_until():
@@ -95,14 +108,14 @@ def test_the_bounds_of_a_row_are_since_and_before_until():
         "10.14.1": False,
         "9.9": False,
     }.items():
-        assert row.concerns(Target(version=version)) is expected, version
+        assert row.concerns(BuildTarget(version=version)) is expected, version
 
 
 def test_versions_are_numbers():
     assert version_tuple("10.16.2rc1") == (10, 16, 2)
     assert version_tuple("11.4.0.106") == (11, 4, 0, 106)
     with pytest.raises(SpecError, match="TensorRT version 'latest' is not a number such as"):
-        Target(version="latest")
+        BuildTarget(version="latest")
 
 
 def test_the_target_of_this_machine_is_found_without_loading_tensorrt(monkeypatch):
@@ -117,8 +130,10 @@ def test_the_target_of_this_machine_is_found_without_loading_tensorrt(monkeypatc
         return "10.3.0"
 
     monkeypatch.setattr(importlib.metadata, "version", version)
-    assert target_here("trt", "fp16", (86,)) == Target(version="10.3.0", compute_capabilities=(87,), precision="fp16")
-    assert target_here("trt-rtx", "int8", (86, 120)) == Target(
+    assert target_here("trt", "fp16", (86,)) == BuildTarget(
+        version="10.3.0", compute_capabilities=(87,), precision="fp16"
+    )
+    assert target_here("trt-rtx", "int8", (86, 120)) == BuildTarget(
         kind="trt-rtx", version=None, compute_capabilities=(86, 120), precision="int8"
     )
     world.fault["no_gpu"] = True

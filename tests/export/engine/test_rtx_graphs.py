@@ -74,9 +74,9 @@ def typed(tmp_path_factory):
 def trace(model: str, path) -> None:
     from brixel_edge.export.graph.fuse import FusedModel, spec_from_student
     from brixel_edge.export.graph.to_onnx import onnx_from_model
+    from brixel_edge.model.adapters import ConvSettings
     from brixel_edge.model.backbones import BACKBONES
     from brixel_edge.network.backbone import Backbone, create_vit
-    from brixel_edge.network.conv_adapter import ConvSettings
     from brixel_edge.network.student import Student, build_refiner
 
     name, smaller, adapter, size, sampler = MODELS[model]

@@ -1,0 +1,200 @@
+"""What brixel-export is asked for: the command line read and checked, without loading torch."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from brixel_edge.errors import BackendMissing, SpecError
+from brixel_edge.export.engine.settings import EngineSettings
+from brixel_edge.machine.cuda import current_device, import_cudart
+from brixel_edge.machine.memory import parse_bytes
+from brixel_edge.machine.tensorrt import INSTALL_HINTS, has_tensorrt
+from brixel_edge.model.adapters import DEFAULT_WIDTH, FULL_FRAME_SCALE, ConvSettings, check_multiple, size_step_px
+from brixel_edge.model.backbones import DEFAULT_BACKBONE, backbone_spec
+from brixel_edge.model.engine_choice import EngineChoice, engine_choice
+from brixel_edge.model.spec import AdapterKind, ChannelOrder, SamplerKind, parse_size
+
+PROGRAM = "brixel-export"
+RANDOM, PRETRAINED = "random", "pretrained"
+DINOV3 = "dinov3"  # the weights say which
+DEFAULT_VIEW_PX = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportRequest:
+    """What the command line asks for.
+
+    Attributes:
+        conv: settings of a conv adapter with random weights; None for its defaults, or for those of its file.
+        tap_layers: None for the table's.
+        sizes: (height, width) [px] of each model directory; empty for the default, which depends on the adapter.
+        outs: the directories, one a size.
+        sampler: lowering of deformable sampling; None for those of the engine in their order.
+        has_half_features: the features of an fp16 graph are fp16, too.
+        parity_images: folder of the proof's photographs; None for scikit-image's.
+        calib: calibration source: folder, video or camera; None for none.
+        calib_n: frames of it.
+        min_speedup: what INT8 must gain over the fastest float engine.
+        has_bench: measure latency and memory for the receipt.
+        settings: of the engine builder.
+        seed: of random weights and of the choice of calibration frames.
+    """
+
+    backbone: str
+    backbone_weights: str
+    adapter: AdapterKind
+    adapter_weights: str
+    conv: ConvSettings | None
+    tap_layers: tuple[int, ...] | None
+    sizes: tuple[tuple[int, int], ...]
+    outs: tuple[Path, ...]
+    channels: ChannelOrder
+    sampler: SamplerKind | None
+    engine: EngineChoice
+    has_half_features: bool
+    parity_images: Path | None
+    calib: str | None
+    calib_n: int
+    min_speedup: float
+    has_bench: bool
+    settings: EngineSettings
+    seed: int
+
+
+def request_from_arguments(arguments: argparse.Namespace) -> ExportRequest:
+    """Check what can be checked without loading anything.
+
+    Raises:
+        SpecError: flags that do not fit each other, or a size that does not fit the backbone.
+    """
+    default = arguments.backbone is None
+    if default and (arguments.backbone_weights or arguments.adapter_weights):
+        raise SpecError("weights without a backbone: name it with --backbone NAME, or --backbone dinov3")
+    if not default and arguments.backbone_weights is None:
+        raise SpecError(f"--backbone {arguments.backbone} needs --backbone-weights FILE (or pretrained, or random)")
+    if arguments.adapter == "none" and arguments.adapter_weights:
+        raise SpecError("--adapter none has no weights; leave --adapter-weights or --adapter none out")
+    if not default and arguments.adapter != "none" and arguments.adapter_weights is None:
+        raise SpecError("--adapter-weights FILE is missing (or random; or --adapter none for the backbone's own map)")
+    engine = engine_choice(arguments.engine)
+    _check_engine_flags(arguments, engine)
+    out = arguments.out or Path("default.brixel" if default else f"{arguments.backbone}.brixel")
+    given = arguments.sizes or arguments.size
+    sizes = tuple(dict.fromkeys(parse_size(text) for text in given.split(","))) if given else ()
+    request = ExportRequest(
+        backbone=DEFAULT_BACKBONE if default else arguments.backbone,
+        backbone_weights=RANDOM if default else arguments.backbone_weights,
+        adapter=arguments.adapter,
+        adapter_weights=arguments.adapter_weights or RANDOM,
+        conv=_conv_settings(arguments),
+        tap_layers=_parse_numbers(arguments.tap_layers, "--tap-layers", "block numbers; for instance 3,6,9,11"),
+        sizes=sizes,
+        outs=tuple(_sized(out, size) for size in sizes) if arguments.sizes else (out,),
+        channels=arguments.channels,
+        sampler=arguments.sampler if arguments.sampler in get_args(SamplerKind) else None,
+        engine=engine,
+        has_half_features=arguments.features == "fp16",
+        parity_images=arguments.parity_images,
+        calib=arguments.calib,
+        calib_n=arguments.calib_n,
+        min_speedup=arguments.min_speedup,
+        has_bench=not arguments.no_bench,
+        settings=_engine_settings(arguments),
+        seed=arguments.seed,
+    )
+    _check_sizes(request)
+    return request
+
+
+def check_engine(request: ExportRequest) -> None:
+    """Whether this machine can make the engine, before anything slow is done.
+
+    Raises:
+        BackendMissing: the message says what to install where.
+        SpecError: INT8 for TensorRT without calibration frames.
+    """
+    engine, kind = request.engine, request.engine.tensorrt
+    if kind is None:
+        return
+    if not has_tensorrt(kind):
+        name = "TensorRT-RTX" if kind == "trt-rtx" else "TensorRT"
+        raise BackendMissing(f"--engine {engine} needs {name}: {INSTALL_HINTS[kind]}")
+    if kind == "trt":
+        current_device(import_cudart())
+    if engine.precision == "int8" and request.calib is None:
+        raise SpecError(
+            f"--engine {engine} needs --calib SRC, frames of what the device will see (folder, video or camera)"
+        )
+
+
+def _check_engine_flags(arguments: argparse.Namespace, engine: EngineChoice) -> None:
+    if arguments.features == "fp16" and engine.precision != "fp16":
+        raise SpecError(f"--features fp16 needs an fp16 graph, --engine {engine} makes none; use onnx-fp16")
+    if arguments.calib is not None and engine.precision == "fp32":
+        raise SpecError(f"--engine {engine} calibrates nothing; leave --calib out, or use onnx-int8")
+    if arguments.calib_n < 1 or arguments.min_speedup < 0:
+        raise SpecError(f"--calib-n {arguments.calib_n} and --min-speedup {arguments.min_speedup} must be above zero")
+
+
+def _check_sizes(request: ExportRequest) -> None:
+    """Refuse what the table of backbones rules out; a conv adapter's file alone says whether it reads a full frame.
+
+    Raises:
+        SpecError: no such backbone, or a size that does not fit its patch.
+    """
+    patch_px = backbone_spec("vit_small_patch16_dinov3" if request.backbone == DINOV3 else request.backbone).patch_px
+    if request.adapter == "conv" and request.adapter_weights != RANDOM:
+        return
+    scale = FULL_FRAME_SCALE if request.conv is not None and request.conv.full_frame else 1
+    for size in request.sizes:
+        check_multiple(*size, size_step_px(request.adapter, patch_px, scale))
+
+
+def _conv_settings(arguments: argparse.Namespace) -> ConvSettings | None:
+    """What is said of a conv adapter whose weights say nothing.
+
+    Raises:
+        SpecError: for another adapter, or for weights from a file, which say their own.
+    """
+    if arguments.conv_width is None and not arguments.full_frame:
+        return None
+    if arguments.adapter != "conv":
+        raise SpecError(f"--conv-width and --full-frame are for --adapter conv, not for --adapter {arguments.adapter}")
+    if arguments.adapter_weights not in (None, RANDOM):
+        raise SpecError(
+            f"--adapter-weights {arguments.adapter_weights} says the width and the input of its adapter itself; leave "
+            "--conv-width and --full-frame out (they are for random weights)"
+        )
+    width = DEFAULT_WIDTH if arguments.conv_width is None else arguments.conv_width
+    return ConvSettings(width=width, full_frame=arguments.full_frame)
+
+
+def _sized(out: Path, size: tuple[int, int]) -> Path:
+    """vits16.brixel and (256, 320) -> vits16-256x320.brixel."""
+    return out.with_name(f"{out.name.removesuffix('.brixel')}-{size[0]}x{size[1]}.brixel")
+
+
+def _parse_numbers(text: str | None, flag: str, what: str) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    parts = text.split(",")
+    if not all(part.strip().isdigit() for part in parts):
+        raise SpecError(f"{flag} {text!r} is not a list of {what}")
+    return tuple(int(part) for part in parts)
+
+
+def _engine_settings(arguments: argparse.Namespace) -> EngineSettings:
+    cards = _parse_numbers(arguments.rtx_sm, "--rtx-sm", "compute capabilities; for instance 86,89,120")
+    return EngineSettings(
+        optimization_level=arguments.opt_level,
+        workspace_bytes=parse_bytes(arguments.workspace) if arguments.workspace else None,
+        max_memory_bytes=parse_bytes(arguments.max_mem) if arguments.max_mem else None,
+        timing_cache_dir=arguments.timing_cache,
+        hardware_compatibility=arguments.hardware_compatibility,
+        is_version_compatible=arguments.version_compatible,
+        dla_core=arguments.dla,
+        rtx_capabilities=cards or (),
+    )

@@ -1,0 +1,343 @@
+"""What brixel-export does, in order: student, float graphs with their engine, proof, INT8, receipt.
+
+The only place where export, calibration and runtimes meet; each of them knows nothing of the others. Loads torch.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from brixel_edge.calib.frames import FrameStore
+from brixel_edge.calib.sources import calibration_frames
+from brixel_edge.commands.export_engines import EngineBuilder, TensorRtBuilder, proven_engine
+from brixel_edge.commands.export_int8 import int8_speed, int8_targets, proven_int8, quantized
+from brixel_edge.commands.export_request import DEFAULT_VIEW_PX, PRETRAINED, PROGRAM, RANDOM, ExportRequest
+from brixel_edge.errors import BuildError, ParityError
+from brixel_edge.export.engine.known_bad import sampler_order
+from brixel_edge.export.engine.target import target_here
+from brixel_edge.export.float_graphs import FloatGraphs, Judges, Trace, samples_of
+from brixel_edge.export.graph.fuse import spec_from_student
+from brixel_edge.export.half.islands import Half
+from brixel_edge.export.judges import default_judges
+from brixel_edge.export.ladder import first_that_passes, lowerings_for
+from brixel_edge.export.prove import FileFacts, Photographs, Product, Prover, Stopwatch
+from brixel_edge.machine.files import sha256_of
+from brixel_edge.model.bundle import staged_directory, write_failure, write_receipt
+from brixel_edge.model.engine_choice import EngineChoice
+from brixel_edge.model.receipt import Receipt
+from brixel_edge.model.receipt_sections import (
+    Attempt,
+    Bench,
+    Failure,
+    Lowering,
+    Measured,
+    Parity,
+    Requested,
+    Wanted,
+    WeightFile,
+    Weights,
+)
+from brixel_edge.model.spec import UNTRAINED_NOTICE, ModelSpec, SamplerKind
+from brixel_edge.network.backbone import load_backbone
+from brixel_edge.network.student import Student, load_student
+from brixel_edge.proof.photographs import PROOF, RANGING, bundled_photographs, load_images, photographs_in
+from brixel_edge.proof.proof import PROOF_NAME, proof_from_references, save_proof
+from brixel_edge.runtimes.bench.bench import Schedule, measure
+from brixel_edge.runtimes.bench.machine import machine_state
+from brixel_edge.runtimes.engines import engines_of_folder
+
+RANGING_FRAMES = 16  # of --calib; ranges of fp16 need fewer than INT8's scales
+TOOLS = (
+    "brixel-edge",
+    "torch",
+    "timm",
+    "onnx",
+    "onnxscript",
+    "onnxsim",
+    "onnxruntime",
+    "openvino",
+    "numpy",
+    "opencv-python-headless",
+)
+
+# GridSample where it is right: one node, and the fastest. In bf16 graphs it stands under the name that some TensorRT
+# releases read as nearest (NVIDIA/TensorRT #4646), so gathering comes first there.
+DEFAULT_SAMPLERS: tuple[SamplerKind, ...] = ("gridsample", "gather")
+BF16_SAMPLERS: tuple[SamplerKind, ...] = ("gather", "gridsample")
+RANDOM_WEIGHTS = Weights(backbone=None, adapter=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One model directory to make.
+
+    Attributes:
+        out: the directory.
+        student: in evaluation mode.
+        spec: of the model at its image size.
+        engine: what to make.
+        photographs: of the proof.
+        ranging: photographs that activation ranges are measured on; others than the proof's.
+        frames: of calibration, at the graph's size; None quantises dynamically, for ONNX Runtime alone.
+        weights: where they came from, for the receipt.
+        samplers: lowerings of deformable sampling in the order in which they are tried.
+        bf16_samplers: the same for bf16.
+        output: type of a half-precision graph's features; None is fp32.
+        builder: compiles the graphs; None makes graphs only.
+        judges: where the float graph of a precision must pass.
+        trace: writes the fp32 graph of a sampler; None traces the student.
+        min_speedup: what INT8 must gain over the fastest float engine of this machine; 0 takes any.
+        seed: of all that is random in quantisation.
+        has_bench: measure latency and memory for the receipt.
+        say: called with one line per step.
+    """
+
+    out: Path
+    student: Student
+    spec: ModelSpec
+    engine: EngineChoice
+    photographs: Photographs
+    ranging: Photographs
+    frames: FrameStore | None = None
+    weights: Weights = RANDOM_WEIGHTS
+    samplers: tuple[SamplerKind, ...] = DEFAULT_SAMPLERS
+    bf16_samplers: tuple[SamplerKind, ...] = BF16_SAMPLERS
+    output: Half | None = None
+    builder: EngineBuilder | None = None
+    judges: Judges = default_judges
+    trace: Trace | None = None
+    min_speedup: float = 0
+    seed: int = 0
+    has_bench: bool = False
+    say: Callable[[str], None] = lambda line: None
+
+    @property
+    def wanted(self) -> Wanted:
+        """For the receipt."""
+        return Wanted(engine=str(self.engine), precision=self.engine.float_precision, samplers=self.samplers)
+
+    @property
+    def lowerings(self) -> list[Lowering]:
+        """In the order in which they are tried; without deformable sampling there is one lowering of it."""
+        end = None if samples_of(self.student) else 1
+        precision = self.engine.float_precision
+        return lowerings_for(precision, self.samplers[:end], bf16_samplers=self.bf16_samplers[:end])
+
+
+def export(request: ExportRequest) -> Iterator[tuple[Path, Receipt]]:
+    """Make every model directory that was asked for.
+
+    Yields:
+        each directory and its receipt, as soon as it is whole.
+
+    Raises:
+        BrixelError: the first that could not be made; those before it stay.
+    """
+    backbone = load_backbone(
+        request.backbone, request.backbone_weights, tap_layers=request.tap_layers, seed=request.seed
+    )
+    student = load_student(backbone, request.adapter_weights, request.adapter, seed=request.seed, conv=request.conv)
+    # All sizes are refused or taken before the first is made.
+    view_px = DEFAULT_VIEW_PX * student.view_scale
+    specs = [
+        spec_from_student(student, *size, request.adapter, request.channels, name=request.backbone)
+        for size in request.sizes or ((view_px, view_px),)
+    ]
+    if not specs[0].trained:
+        say(UNTRAINED_NOTICE)
+    say(f"weights of {specs[0].backbone}: licence {specs[0].licence}")
+    for spec, out in zip(specs, request.outs, strict=True):
+        if len(request.outs) > 1:
+            say(f"{out.name}: {spec.image.height}x{spec.image.width}")
+        yield out, export_directory(job_from_request(request, student, spec, out))
+
+
+def job_from_request(request: ExportRequest, student: Student, spec: ModelSpec, out: Path) -> Job:
+    """Take the photographs and frames, and choose the lowerings, of one directory."""
+    frames, kind = None, request.engine.tensorrt
+    if request.calib is not None:
+        say(f"taking up to {request.calib_n} calibration frames from {request.calib}")
+        frames = calibration_frames(request.calib, spec.image, count=request.calib_n, seed=request.seed)
+    samplers = DEFAULT_SAMPLERS
+    if request.sampler is not None:
+        samplers = (request.sampler,)
+    elif kind is not None:
+        target = target_here(kind, request.engine.float_precision, request.settings.rtx_capabilities)
+        samplers = sampler_order(target)
+    builder = None
+    if kind is not None:
+        earlier = out if out.is_dir() else None
+        builder = TensorRtBuilder(kind=kind, spec=spec, settings=request.settings, earlier=earlier)
+    proof = photographs_in(request.parity_images) if request.parity_images else bundled_photographs(PROOF)
+    return Job(
+        out=out,
+        student=student,
+        spec=spec,
+        engine=request.engine,
+        photographs=_loaded(proof, spec),
+        ranging=_loaded(bundled_photographs(RANGING), spec) if frames is None else _first_of(frames),
+        frames=frames,
+        weights=Weights(backbone=_weight_file(request.backbone_weights), adapter=_weight_file(request.adapter_weights)),
+        samplers=samplers,
+        bf16_samplers=samplers if request.sampler is not None else BF16_SAMPLERS,
+        output="fp16" if request.has_half_features else None,
+        builder=builder,
+        min_speedup=request.min_speedup,
+        seed=request.seed,
+        has_bench=request.has_bench,
+        say=say,
+    )
+
+
+def export_directory(job: Job) -> Receipt:
+    """Make one model directory whose files are proven equal to PyTorch.
+
+    It is built under a temporary name and takes its place only when every gate has been passed.
+
+    Returns:
+        the receipt, as written to model.json.
+
+    Raises:
+        BuildError: nothing could be built. Only `failed.json` is left at `out`, or beside an earlier model there.
+        ParityError: nothing computes what PyTorch does; the same is left.
+    """
+    attempts: list[Attempt] = []
+    lowerings, watch = job.lowerings, Stopwatch()
+    is_int8, for_tensorrt = job.engine.precision == "int8", job.builder is not None
+    with staged_directory(job.out) as folder, _failure_left(job, attempts):
+        prover = Prover(student=job.student, spec=job.spec, photographs=job.photographs, watch=watch, say=job.say)
+        graphs = FloatGraphs(
+            folder=folder / "work",
+            prover=prover,
+            ranging=job.ranging,
+            output=job.output,
+            judges=job.judges,
+            trace=job.trace,
+        )
+
+        # 1. Float graphs, and TensorRT's engine of the last: the first lowering whose files all pass.
+        def carry_out(lowering: Lowering) -> tuple[Product, dict[str, Parity]]:
+            product = graphs.made(lowering)
+            if job.builder is not None:
+                files, engine = proven_engine(product.files[-1], lowering.precision, job.builder, prover)
+                product = Product(files=(*product.files, *files), facts={**product.facts, **engine})
+            return product, product.parity
+
+        product = first_that_passes(
+            lowerings, carry_out, attempts, on_failure=lambda lowering, error: job.say(f"gave up {lowering}: {error}")
+        )
+        made, facts = lowerings[len(attempts) - 1], dict(product.facts)
+        for path in product.files:
+            path.replace(folder / path.name)
+        shutil.rmtree(graphs.folder)
+
+        # 2. The proof that travels along.
+        proof = proof_from_references(job.photographs.names, job.photographs.pixels, prover.references)
+        save_proof(proof, folder / PROOF_NAME)
+
+        # 3. INT8 from the fp32 graph: quantised, proven, and faster than the float engines, or refused.
+        int8 = int8_cost = speed = None
+        if is_int8:
+            targets = int8_targets(has_frames=job.frames is not None, for_tensorrt=for_tensorrt)
+            job.say(f"quantising for {', '.join(targets)}")
+            int8, int8_cost = quantized(folder, job.frames, targets, job.seed)
+            for target in targets:
+                graph, graph_facts = proven_int8(folder, target, made, graphs)
+                facts[graph.name] = graph_facts
+                if job.builder is not None:
+                    facts |= proven_engine(graph, "int8", job.builder, prover)[1]
+            job.say("timing int8 beside the float engines")
+            speed = int8_speed(folder, job.spec, job.min_speedup, for_tensorrt=for_tensorrt)
+
+        # 4. The receipt.
+        bench = None
+        if job.has_bench:
+            job.say("measuring latency and memory")
+            bench = _bench(folder, job.spec)
+        receipt = Receipt(
+            spec=job.spec,
+            samplers=_section(facts, "sampler"),
+            census=_section(facts, "census"),
+            precisions=_section(facts, "precisions"),
+            islands=_section(facts, "islands"),
+            parity=_section(facts, "parity"),
+            engines=_section(facts, "engine"),
+            attempts=tuple(attempts),
+            requested=Requested(**vars(job.wanted), made=made, is_first_choice=made == lowerings[0]),
+            weights=job.weights,
+            tools=tool_versions(),
+            int8=int8,
+            measured=Measured(
+                int8=int8_cost,
+                int8_speed=speed,
+                bench=bench,
+                created_utc=datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0).isoformat(),
+                seconds=watch.rounded(),
+                engines=_section(facts, "cost") or None,
+            ),
+        )
+        return write_receipt(folder, receipt)
+
+
+@contextmanager
+def _failure_left(job: Job, attempts: list[Attempt]) -> Iterator[None]:
+    """Leave `failed.json` where the block finds nothing that can be built, or nothing that is right."""
+    try:
+        yield
+    except (BuildError, ParityError) as error:
+        failure = Failure(
+            error=str(error), requested=job.wanted, spec=job.spec, attempts=tuple(attempts), tools=tool_versions()
+        )
+        write_failure(job.out, failure)
+        raise
+
+
+def _section(facts: dict[str, FileFacts], name: str) -> dict[str, Any]:
+    """One kind of fact by file, where a file has it."""
+    return {file: value for file, entry in facts.items() if (value := getattr(entry, name)) is not None}
+
+
+def _bench(folder: Path, spec: ModelSpec) -> Bench:
+    """Latency and memory of what was made, here and now."""
+    rows = measure(engines_of_folder(folder, spec), Schedule(warmup=1, rounds=5, calls=1))
+    return Bench(machine=asdict(machine_state()), rows=tuple(rows))
+
+
+def _loaded(paths: list[Path], spec: ModelSpec) -> Photographs:
+    pixels = load_images(paths, spec.image.height, spec.image.width, spec.image.channels)
+    return Photographs(names=[path.name for path in paths], pixels=pixels)
+
+
+def _first_of(frames: FrameStore) -> Photographs:
+    """What activation ranges are measured on where the device's world is known."""
+    names = [f"sha256:{digest[:16]}" for digest in frames.hashes[:RANGING_FRAMES]]
+    return Photographs(names=names, pixels=list(frames.pick(range(len(names)))))
+
+
+def _weight_file(weights: str) -> WeightFile | None:
+    if weights in (RANDOM, PRETRAINED):
+        return None
+    return WeightFile(file=Path(weights).name, sha256=sha256_of(Path(weights)))
+
+
+def tool_versions() -> dict[str, str]:
+    """Versions of what made the artefacts."""
+    versions = {"python": platform.python_version()}
+    for name in TOOLS:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
+
+
+def say(line: str) -> None:
+    """A line of progress."""
+    print(f"{PROGRAM}: {line}", file=sys.stderr, flush=True)

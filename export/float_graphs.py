@@ -1,0 +1,149 @@
+"""The fp32 and half-precision graphs of one model at one size, made and proven.
+
+What several lowerings share is made once: the fp32 graph of a sampler is traced and proven once, whichever lowerings
+start from it; ranges are measured once a graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnx
+
+from brixel_edge.errors import BrixelError, BuildError, ParityError
+from brixel_edge.export.graph.fuse import FusedModel
+from brixel_edge.export.graph.to_onnx import onnx_from_model
+from brixel_edge.export.half.islands import Half, Island, find_islands
+from brixel_edge.export.half.ranges import TensorRange, measure_ranges
+from brixel_edge.export.half.to_half import half_from_float
+from brixel_edge.export.judges import Judge, default_judges
+from brixel_edge.export.prove import Photographs, Product, Prover
+from brixel_edge.machine.progress import progress
+from brixel_edge.model.bundle import graph_name
+from brixel_edge.model.receipt_sections import Islands, Lowering
+from brixel_edge.model.spec import Precision, SamplerKind
+from brixel_edge.network.deformable import DeformableAttention
+from brixel_edge.network.student import Student
+
+Trace = Callable[[SamplerKind, Path], None]
+Judges = Callable[[Precision], Sequence[Judge]]
+
+
+@dataclass(kw_only=True)
+class FloatGraphs:
+    """See the module.
+
+    Attributes:
+        folder: for all files that are made.
+        prover: of the model.
+        ranging: photographs that activation ranges are measured on; others than the proof's.
+        output: type of a half-precision graph's features; None is fp32.
+        judges: where the graph of a precision must pass.
+        trace: writes the fp32 graph of a sampler; None traces the student.
+    """
+
+    folder: Path
+    prover: Prover
+    ranging: Photographs
+    output: Half | None = None
+    judges: Judges = default_judges
+    trace: Trace | None = None
+
+    def __post_init__(self) -> None:
+        self._floats: dict[SamplerKind, Product | BrixelError] = {}
+        self._ranges: dict[SamplerKind, dict[str, TensorRange]] = {}
+
+    def made(self, lowering: Lowering) -> Product:
+        """The graph of a lowering, proven, behind the fp32 graph that it is made from.
+
+        Raises:
+            BuildError: a graph could not be made.
+            GateMissedError: one was made and is wrong.
+        """
+        product = self._float(lowering.sampler)
+        return product if lowering.precision == "fp32" else self._half(lowering, product)
+
+    def type_surroundings(self, graph: Path, lowering: Lowering) -> Islands:
+        """Give what an INT8 graph leaves in fp32 the types of a lowering that has passed, in place.
+
+        TensorRT computes a tensor in the type that the graph gives it: INT8 among fp32 would be slower than fp16.
+
+        Raises:
+            BuildError: the typed graph is not valid.
+        """
+        model = onnx.shape_inference.infer_shapes(onnx.load(str(graph)))
+        what = f"typing {graph.name}: {lowering.precision} around its integers"
+        return self._typed(what, model, self._measured(model), lowering, graph)
+
+    def _float(self, sampler: SamplerKind) -> Product:
+        """The proven fp32 graph of a sampler; what was wrong with it is remembered too."""
+        if sampler not in self._floats:
+            try:
+                self._floats[sampler] = self._make_float(sampler)
+            except (BuildError, ParityError) as error:
+                self._floats[sampler] = error
+        known = self._floats[sampler]
+        if isinstance(known, BrixelError):
+            raise known
+        return known
+
+    def _make_float(self, sampler: SamplerKind) -> Product:
+        path = self.folder / sampler / graph_name("fp32")
+        path.parent.mkdir(parents=True)
+        how = f", sampling by {sampler}" if samples_of(self.prover.student) else ""
+        self.prover.say(f"tracing the fused model{how}")
+        with self.prover.watch.timed("trace"):
+            (self.trace or self._trace)(sampler, path)
+        facts = self.prover.graph(path, "fp32", sampler, self.judges("fp32"))
+        return Product(files=(path,), facts={path.name: facts})
+
+    def _trace(self, sampler: SamplerKind, out: Path) -> None:
+        model = FusedModel(self.prover.student, self.prover.spec, sampler).eval()
+        onnx_from_model(model, self.prover.spec, out, has_samples=sampler == "materialised")
+
+    def _half(self, lowering: Lowering, source: Product) -> Product:
+        model = onnx.shape_inference.infer_shapes(onnx.load(str(source.files[0])))
+        if lowering.sampler not in self._ranges:
+            self._ranges[lowering.sampler] = self._measured(model)
+        path = self.folder / lowering.sampler / graph_name(lowering.precision)
+        what = f"writing the {lowering.precision} graph"
+        islands = self._typed(what, model, self._ranges[lowering.sampler], lowering, path)
+        facts = self.prover.graph(path, lowering.precision, lowering.sampler, self.judges(lowering.precision))
+        return Product(
+            files=(*source.files, path),
+            facts={**source.facts, path.name: replace(facts, islands=islands)},
+        )
+
+    def _measured(self, model: onnx.ModelProto) -> dict[str, TensorRange]:
+        pixels = self.ranging.pixels
+        self.prover.say(f"measuring ranges on {len(pixels)} photographs")
+        with self.prover.watch.timed("ranges"):
+            return measure_ranges(model, progress(pixels, "ranges"))
+
+    def _typed(
+        self, what: str, model: onnx.ModelProto, ranges: dict[str, TensorRange], lowering: Lowering, out: Path
+    ) -> Islands:
+        """Write a graph in a lowering's types; what stayed in fp32."""
+        precision: Half = "bf16" if lowering.precision == "bf16" else "fp16"
+        level = lowering.islands or "measured"
+        islands = find_islands(model, ranges, precision, level)
+        self.prover.say(f"{what}, {len(islands)} of {len(model.graph.node)} nodes in fp32")
+        typed = half_from_float(model, precision, [island.node for island in islands], output=self.output)
+        out.write_bytes(typed.SerializeToString(deterministic=True))
+        return Islands(
+            level=level, photographs=tuple(self.ranging.names), nodes=len(islands), reasons=_by_reason(islands)
+        )
+
+
+def samples_of(student: Student) -> int:
+    """How many deformable attentions a student has; without any there is but one lowering of it."""
+    return sum(isinstance(module, DeformableAttention) for module in student.modules())
+
+
+def _by_reason(islands: Sequence[Island]) -> dict[str, dict[str, float]]:
+    reasons: dict[str, dict[str, float]] = {}
+    for island in islands:
+        reasons.setdefault(island.reason, {})[f"{island.op} {island.node}"] = island.max_abs
+    return reasons
