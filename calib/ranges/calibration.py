@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from brixel_edge.calib.frames import Image
 from brixel_edge.calib.graph import Graph
 from brixel_edge.calib.layers import Layer, find_layers, result_tensor
+from brixel_edge.calib.ranges.groups import find_groups
 from brixel_edge.calib.ranges.observe import Stats, observe, tensors_of
 from brixel_edge.calib.ranges.scales import IntegerLayer, Range, bias_shift, range_of
 from brixel_edge.calib.ranges.smooth import (
@@ -24,7 +25,6 @@ from brixel_edge.calib.ranges.smooth import (
     Smoothing,
     apply_smoothing,
     choose_smoothing,
-    find_groups,
     matrix,
     smoothed_input,
 )

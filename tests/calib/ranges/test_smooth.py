@@ -12,12 +12,12 @@ from brixel_edge.calib.layers import find_layers
 from brixel_edge.calib.lowering.qdq import qdq_graph
 from brixel_edge.calib.ranges import smooth as smoothing
 from brixel_edge.calib.ranges.calibration import calibrate
+from brixel_edge.calib.ranges.groups import find_groups
 from brixel_edge.calib.ranges.observe import observe, tensors_of
 from brixel_edge.calib.ranges.scales import Range
 from brixel_edge.calib.ranges.smooth import (
     Smoothing,
     apply_smoothing,
-    find_groups,
     require_same_function,
     smoothing_scale,
 )

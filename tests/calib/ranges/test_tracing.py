@@ -7,7 +7,7 @@ from onnx import helper
 
 from brixel_edge.calib.graph import Graph
 from brixel_edge.calib.layers import find_layers
-from brixel_edge.calib.ranges.smooth import find_groups
+from brixel_edge.calib.ranges.groups import find_groups
 from brixel_edge.calib.ranges.tracing import trace_gate, trace_values
 
 
