@@ -12,7 +12,8 @@ from tiny_training import same_bits, weights, write_shards
 from brixel_edge.errors import BackendMissing, DataError, SpecError
 from brixel_edge.training import step as training_step
 from brixel_edge.training.loop import train
-from brixel_edge.training.setup import chosen_device
+from brixel_edge.training.processes import Processes
+from brixel_edge.training.setup import chosen_device, run_from_settings
 from brixel_edge.training.views import ViewSettings
 
 
@@ -98,3 +99,10 @@ def test_a_gpu_that_is_not_there_is_named():
         pytest.skip("there is a GPU here")
     with pytest.raises(BackendMissing, match="--device cpu"):
         chosen_device("cuda")
+
+
+@pytest.mark.parametrize(("batch", "momentum"), [(4, 0.025), (11, 0.1 * 11 / 16)])
+def test_running_statistics_of_a_small_batch_forget_more_slowly(settings, batch, momentum):
+    run = run_from_settings(dataclasses.replace(settings, batch=batch), Processes(), "cpu")
+    norms = [module for module in run.distiller.refiner.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert norms and all(norm.momentum == pytest.approx(momentum) for norm in norms)

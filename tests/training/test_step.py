@@ -134,3 +134,17 @@ def test_a_teacher_of_ones_own_is_used_though_it_has_no_length(student, batch):
             raise TypeError("no length")
 
     assert distiller_of(student, teacher=Other()).targets(batch).abs().sum() == 0 and calls
+
+
+def test_the_teacher_sees_its_view_normalised_and_nothing_else_and_its_last_map_counts(student, batch):
+    seen = []
+
+    def teacher(x):
+        seen.append(x)
+        return [torch.full((len(x), 32, 8, 8), float(number)) for number in (1, 2)]
+
+    targets = distiller_of(student, teacher=teacher).targets(batch)
+    assert torch.equal(targets, torch.full((4, 32, 8, 8), 2.0))
+    mean, std = np.array([0.5, 0.4, 0.3]), np.array([0.1, 0.2, 0.4])
+    expected = ((batch.teacher / 255 - mean) / std).transpose(0, 3, 1, 2)
+    assert np.allclose(torch.cat(seen).numpy(), expected, atol=1e-4)
