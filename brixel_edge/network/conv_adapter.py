@@ -107,7 +107,8 @@ class UnitConv(nn.Conv2d):
         super().__init__(inputs, outputs, 1)
         self.register_buffer("unit", torch.ones(outputs))
         nn.init.normal_(self.weight, std=0.001)
-        nn.init.zeros_(self.bias)  # type: ignore[arg-type]
+        assert self.bias is not None
+        nn.init.zeros_(self.bias)
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, D, h, w)."""

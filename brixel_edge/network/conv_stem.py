@@ -12,7 +12,7 @@ shifts the neurons' thresholds, for the teacher's LayerNorm divides by a patch's
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -120,7 +120,8 @@ class ImageStem(nn.Module):
         rank = self.filters.out_channels
         left, strength = left[:, :rank], strength[:rank].clamp(min=1e-6)
         self.filters.weight.copy_(((left / strength).T @ directions).reshape(self.filters.weight.shape))
-        self.neurons[0].weight.copy_((left * strength)[:, :, None, None])  # type: ignore[operator, union-attr]
+        first_layer = cast(nn.Conv2d, self.neurons[0])
+        first_layer.weight.copy_((left * strength)[:, :, None, None])
         _, strength, right = torch.linalg.svd(given[:, chosen], full_matrices=False)
         count = min(len(self.mix.weight), len(right))
         scale = MIX_SCALE / strength.mean().clamp(min=1e-12)

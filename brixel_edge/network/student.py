@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import get_args
+from typing import cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -151,7 +151,8 @@ def adapter_metadata(student: Student) -> dict[str, object]:
 def _conv_settings(metadata: dict[str, object], path: Path) -> ConvSettings:
     """Settings of a conv adapter, from its file; all must be there."""
     try:
-        return ConvSettings(**{field.name: metadata[field.name] for field in dataclasses.fields(ConvSettings)})  # type: ignore[arg-type]
+        # ConvSettings looks at the types of its values itself.
+        return ConvSettings(width=cast(int, metadata["width"]), full_frame=cast(bool, metadata["full_frame"]))
     except KeyError as error:
         raise BundleError(
             f"{path} says no {error} of its conv adapter; it is of another kind or another release"

@@ -23,7 +23,7 @@ class _Sum(Function):
     """Sum over processes. Every process's loss depends on every process's input: gradients are summed likewise."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, processes: Processes) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, processes: Processes) -> Tensor:  # type: ignore[override]  # torch has (*args)
         ctx.processes = processes
         return processes.sum(x)
 
@@ -54,7 +54,7 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
         return (centred * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
 
     def _sum(self, x: Tensor) -> Tensor:
-        return _Sum.apply(x, self.processes)  # type: ignore[return-value]
+        return _Sum.apply(x, self.processes)  # type: ignore[return-value]  # torch declares apply as Any or None
 
     @torch.no_grad()
     def _update_running(self, mean: Tensor, variance: Tensor) -> None:

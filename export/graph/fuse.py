@@ -59,6 +59,7 @@ def spec_from_student(
         SpecError: a size that does not fit the patch.
     """
     backbone = student.backbone.spec
+    # ModelSpec and ImageSpec look themselves at what a command line gives.
     return ModelSpec(
         backbone=name,
         patch_px=backbone.patch_px,
