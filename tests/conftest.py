@@ -13,6 +13,7 @@ import pytest
 from house import package_folders
 
 ROOT = Path(__file__).resolve().parents[1]
+STAND_INS = Path(__file__).parent / "stand_ins"
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 PHOTOGRAPHS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
 
@@ -203,3 +204,35 @@ def acted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
         return world
 
     return enter
+
+
+@pytest.fixture
+def acted_process(monkeypatch, tmp_path):
+    """A world as of `acted` for the building process, which finds it first on its path; gives what it recorded."""
+    import json
+    import os
+
+    record = tmp_path / "calls.jsonl"
+
+    def enter(release="10.3.0", **faults):
+        folders = os.pathsep.join(
+            filter(None, [str(STAND_INS / "process"), str(STAND_INS), os.environ.get("PYTHONPATH", "")])
+        )
+        monkeypatch.setenv("PYTHONPATH", folders)
+        world = {"release": release, "record_path": str(record), **faults}
+        monkeypatch.setenv("BRIXEL_ACTED_WORLD", json.dumps(world))
+        return lambda: [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
+
+    return enter
+
+
+@pytest.fixture
+def graphs(tmp_path):
+    """Small graphs as files: graphs("vit", "fp16")."""
+    import small_graphs
+
+    def make(name: str, *arguments: object, **changes: object) -> Path:
+        path = tmp_path / f"{'.'.join((name, *map(str, arguments)))}.onnx"
+        return small_graphs.save(getattr(small_graphs, name)(*arguments, **changes), path)
+
+    return make

@@ -12,10 +12,10 @@ LOGGER = logging.getLogger(__name__)
 
 
 class BuildProgress(Protocol):
-    """Whoever wants to hear of a build."""
+    """Shows a build."""
 
     def on_event(self, event: dict[str, Any]) -> None:
-        """Hear one event of the building process."""
+        """Called with every event of the building process."""
         ...
 
     def close(self) -> None:

@@ -58,7 +58,7 @@ def engine_from_onnx(
         out: folder for the plan and its report.
         kind: TensorRT or TensorRT-RTX.
         settings: of the build; None takes the defaults.
-        progress: makes who hears of the build; a bar on stderr by default.
+        progress: called once; what it gives is called with every event of the build (default: a bar on stderr).
 
     Raises:
         BundleError: no ONNX graph.

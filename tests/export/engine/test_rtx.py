@@ -20,8 +20,6 @@ from brixel_edge.export.engine.settings import RTX_CAPABILITIES, BuildRequest, E
 from brixel_edge.export.engine.to_engine import engine_from_onnx
 from brixel_edge.model.engine_file import read_report
 
-STAND_INS = Path(__file__).parents[2] / "stand_ins"
-
 pytestmark = [
     pytest.mark.rtx,
     pytest.mark.skipif(
@@ -29,18 +27,6 @@ pytestmark = [
         reason="tensorrt-rtx is not installed: pip install 'brixel-edge[trt-rtx]'",
     ),
 ]
-
-
-@pytest.fixture
-def graphs(monkeypatch, tmp_path):
-    """Small graphs as files: graphs("vit", "fp16")."""
-    monkeypatch.syspath_prepend(str(STAND_INS))
-    maker = importlib.import_module("small_graphs")
-
-    def make(name, *arguments, **changes):
-        return maker.save(getattr(maker, name)(*arguments, **changes), tmp_path / f"{name}.onnx")
-
-    return make
 
 
 def build_here(graph, precision, tmp_path, **settings):
