@@ -23,7 +23,9 @@ OUTPUT = "features"
 
 
 class Model:
-    """A model on a backend; made by `open_model`, for one thread at a time. Close it, or use it in a `with`.
+    """A model on a backend; made by `open_model`. Close it, or use it in a `with`.
+
+    Several threads may call it: in ONNX Runtime they run side by side, in OpenVINO and TensorRT they take turns.
 
     Attributes:
         spec: what the model is.
@@ -78,9 +80,10 @@ class Model:
         Raises:
             SpecError: the model is closed.
         """
-        if self._runtime is None:
+        runtime = self._runtime  # which a thread that closes may take away
+        if runtime is None:
             raise SpecError(f"{self.name} is closed; open it again with open_model")
-        values = self._runtime.infer(fitted.image)[OUTPUT][0].transpose(1, 2, 0)
+        values = runtime.infer(fitted.image)[OUTPUT][0].transpose(1, 2, 0)
         h, w = values.shape[:2]
         view = fitted.view
         return FeatureMap(

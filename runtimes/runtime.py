@@ -17,7 +17,7 @@ MATERIALISED_PREFIX = "materialised."
 
 
 class Runtime(Protocol):
-    """An opened engine. Not for two threads at once."""
+    """An opened engine. Several threads may call it: each backend either lets them run side by side or take turns."""
 
     def infer(self, image: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         """Run the graph.

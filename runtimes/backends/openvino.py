@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,15 @@ def _compiled(path: Path, settings: RuntimeSettings) -> openvino.CompiledModel:
 
 
 class OpenVinoRuntime:
-    """One graph in OpenVINO. Outputs are written into arrays of ours, so nothing is copied."""
+    """One graph in OpenVINO. Outputs are written into arrays of ours, so nothing is copied.
+
+    Threads take turns at the one request: it holds the caller's arrays while it runs. A request for each thread was
+    measured with four threads on two cores: 0.9 and 1.1 times as fast in two runs, for the memory of one more each.
+    """
 
     def __init__(self, path: Path, settings: RuntimeSettings) -> None:
         compiled = _compiled(path, settings)
+        self._turn = threading.Lock()
         self._request = compiled.create_infer_request()
         self._input_shape = tuple(compiled.inputs[0].shape)
         self._outputs = [
@@ -54,20 +60,22 @@ class OpenVinoRuntime:
 
     def infer(self, image: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         """(1, H, W, 3) uint8 -> outputs by name; see `Runtime.infer`."""
-        if self._request is None:
-            raise SpecError("this runtime is closed; open it again")
         if image.shape != self._input_shape or image.dtype != np.uint8 or not image.flags.c_contiguous:
             raise SpecError(f"the graph takes contiguous uint8 {self._input_shape}, not {image.dtype} {image.shape}")
         results = {name: np.empty(shape, dtype) for _, name, shape, dtype in self._outputs}
-        self._request.set_input_tensor(openvino.Tensor(image, shared_memory=True))
-        for index, name, *_ in self._outputs:
-            self._request.set_output_tensor(index, openvino.Tensor(results[name], shared_memory=True))
-        self._request.infer()
+        with self._turn:
+            if self._request is None:
+                raise SpecError("this runtime is closed; open it again")
+            self._request.set_input_tensor(openvino.Tensor(image, shared_memory=True))
+            for index, name, *_ in self._outputs:
+                self._request.set_output_tensor(index, openvino.Tensor(results[name], shared_memory=True))
+            self._request.infer()
         return results
 
     def close(self) -> None:
-        """Free the engine."""
-        self._request = None
+        """Free the engine, after the frame that another thread is in."""
+        with self._turn:
+            self._request = None
 
 
 def open_engine(path: Path, settings: RuntimeSettings) -> OpenVinoRuntime:

@@ -7,6 +7,7 @@ it is loaded, and every refusal says how to rebuild. Needs numpy, tensorrt (or t
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -39,7 +40,7 @@ LOGGER = logging.getLogger(__name__)
 
 
 class TrtRuntime:
-    """An opened engine; made by `open_trt`. Not for two threads at once.
+    """An opened engine; made by `open_trt`. Threads take turns: there is one stream and one set of pinned buffers.
 
     Attributes:
         tensors: inputs and outputs as the engine has them.
@@ -63,6 +64,7 @@ class TrtRuntime:
             self._stream.run(self._work)
             self._stream.capture(self._work)
             self._stack = stack.pop_all()
+        self._turn = threading.Lock()
         self._is_closed = False
 
     @property
@@ -83,19 +85,20 @@ class TrtRuntime:
             SpecError: an image of another size or type, or a closed engine.
             BuildError: the device failed.
         """
-        if self._is_closed:
-            raise SpecError("this engine was closed; open it again")
         if image.shape != self._input.tensor.shape or image.dtype != np.uint8:
             raise SpecError(
                 f"image is {image.dtype} {image.shape}, the engine takes uint8 {self._input.tensor.shape}; "
                 "resize it, or export the model for that size"
             )
-        np.copyto(self._input.host, image)
-        try:
-            self._stream.run(self._work)
-        except CudaError as error:
-            raise BuildError(f"the engine failed on this frame: {error}; rebuild it on this device") from error
-        return {buffer.tensor.name: buffer.value() for buffer in self._outputs}
+        with self._turn:
+            if self._is_closed:
+                raise SpecError("this engine was closed; open it again")
+            np.copyto(self._input.host, image)
+            try:
+                self._stream.run(self._work)
+            except CudaError as error:
+                raise BuildError(f"the engine failed on this frame: {error}; rebuild it on this device") from error
+            return {buffer.tensor.name: buffer.value() for buffer in self._outputs}
 
     def _work(self) -> None:
         self._stream.upload(self._input)
@@ -104,9 +107,10 @@ class TrtRuntime:
             self._stream.download(buffer)
 
     def close(self) -> None:
-        """Free the engine, its buffers and its stream; a second call does nothing."""
-        self._is_closed = True
-        self._stack.close()
+        """Free the engine, its buffers and its stream, after the frame of another thread; again does nothing."""
+        with self._turn:
+            self._is_closed = True
+            self._stack.close()
 
 
 def open_engine(path: Path, settings: RuntimeSettings) -> TrtRuntime:
