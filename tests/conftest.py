@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -136,8 +137,6 @@ def mini_images(photograph_paths) -> list[np.ndarray]:
 @pytest.fixture(scope="session")
 def export_mini_fp16(tmp_path_factory, mini_student, mini_graph, mini_images):
     """Exports that model at 64 x 96 with fp32 and fp16 graphs, from graphs that are traced already; takes a name."""
-    import shutil
-
     from brixel_edge.commands.export_steps import Job, export_directory
     from brixel_edge.export.graph.fuse import spec_from_student
     from brixel_edge.export.prove import Photographs
@@ -180,6 +179,8 @@ def wheel(tmp_path_factory) -> Path:
         for path in (ROOT / folder).iterdir():
             if path.is_file():
                 (source / folder / path.name).write_bytes(path.read_bytes())
+    pictures = package_folders()["brixel_edge.runtimes.sources"] / "photographs"
+    shutil.copytree(ROOT / pictures, source / pictures)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         (source / name).write_bytes((ROOT / name).read_bytes())
     subprocess.run(

@@ -79,7 +79,6 @@ WORLDS = [
     World("export,train,openvino,video", X86, ALL_PYTHONS, {"torch": 2, "av": 0}),
     World("openvino,video", ARM64, ("3.10", "3.11"), {}),
     World("gpu", X86, ALL_PYTHONS, {}),
-    World("demo", X86, ("3.10", "3.13"), {}),
 ]
 
 
@@ -142,7 +141,7 @@ TRAIN = (
     "--batch 2 --steps 2 --workers 0 --out run"
 )
 PROMISES = {
-    "": ["brixel-run --source clip.mp4 --headless", "brixel-inspect --help"],
+    "": ["brixel-run --headless --frames 2", "brixel-run --source clip.mp4 --headless", "brixel-inspect --help"],
     "openvino": ["brixel-run --source clip.mp4 --headless --backend openvino"],
     "video": ["brixel-run --source clip.mp4 --headless --save out.mp4"],
     "export": [

@@ -85,6 +85,10 @@ assert len(maps) >= 2 and maps[0].values.shape == (64, 64, 128), (len(maps), map
     run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=clean)
     assert run.returncode == 0, run.stderr
     assert "p50" in run.stdout
+    command = [str(environment / "bin" / "brixel-run"), "--headless", "--frames", "2"]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=clean)
+    assert run.returncode == 0, run.stderr
+    assert "demo: (5 photographs" in run.stdout
     run = subprocess.run(
         [str(environment / "bin" / "brixel-export")], capture_output=True, text=True, cwd=tmp_path, env=clean
     )

@@ -24,7 +24,7 @@ PROGRAM = "brixel-run"
 EPILOG = """\
 examples:
   brixel-run
-      the built-in model on the demo: scikit-image's photographs as if from a camera
+      the built-in model on the demo: photographs as if from a camera
   brixel-run vits16.brixel --camera 0
   brixel-run vits16.brixel --camera "0?width=1280&height=720&fps=30&fourcc=MJPG" --fit crop
   brixel-run vits16.brixel --source rtsp://user:password@10.0.0.7/stream1 --headless --json

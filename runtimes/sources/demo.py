@@ -1,8 +1,7 @@
-"""A camera for those who have none: a slow pan and zoom over scikit-image's bundled photographs, in real time."""
+"""A camera for those who have none: a slow pan and zoom over photographs that come along, in real time."""
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import threading
 import time
@@ -12,24 +11,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from brixel_edge.errors import BackendMissing
+from brixel_edge.errors import BundleError
 from brixel_edge.runtimes.sources.frames import Frame
 
 DEMO = "demo:"
-# Photographs of things, of those that scikit-image carries in its wheel.
-PHOTOGRAPHS = ("chelsea.png", "coffee.png", "astronaut.png", "motorcycle_left.png", "rocket.jpg")
+# In the public domain; LICENCES.txt beside them says whose they are.
+FOLDER = Path(__file__).parent / "photographs"
+PHOTOGRAPHS = ("chelsea.jpg", "coffee.jpg", "astronaut.jpg", "rocket.jpg", "hubble_deep_field.jpg")
 WIDTH, HEIGHT = 640, 480
 SECONDS_PER_PHOTOGRAPH = 4.0
-
-
-def _photograph_folder() -> Path:
-    found = importlib.util.find_spec("skimage")
-    if found is None or found.origin is None:
-        raise BackendMissing(
-            "demo: shows scikit-image's photographs, and scikit-image is not installed here: "
-            "pip install 'brixel-edge[demo]', or give a --source of your own"
-        )
-    return Path(found.origin).parent / "data"
 
 
 def pan_and_zoom(photograph: NDArray[np.uint8], progress: float) -> NDArray[np.uint8]:
@@ -63,11 +53,10 @@ class DemoSource:
     skipped = 0
 
     def __init__(self) -> None:
-        folder = _photograph_folder()
-        found = [cv2.imread(str(folder / name), cv2.IMREAD_COLOR) for name in PHOTOGRAPHS]
+        found = [cv2.imread(str(FOLDER / name), cv2.IMREAD_COLOR) for name in PHOTOGRAPHS]
         self._photographs = [np.asarray(image, np.uint8) for image in found if image is not None]
         if not self._photographs:
-            raise BackendMissing(f"scikit-image at {folder} has none of its photographs; install it again")
+            raise BundleError(f"{FOLDER} has none of the demo's photographs; install brixel-edge again")
         self._stop = threading.Event()
         self._start_s: float | None = None
         self._index = 0

@@ -4,7 +4,7 @@
     rtsp://..., http://..., udp://... a network stream
     gst:<pipeline> ! appsink          GStreamer, where cv2 is built with it
     clip.mp4, folder/, 'dir/*.jpg'    files, every frame of them
-    demo:                             a slow pan and zoom over scikit-image's photographs
+    demo:                             a slow pan and zoom over photographs that come along
 
 A live source goes on without us, so its reader keeps only the newest frame; a file waits for us.
 """
@@ -36,7 +36,7 @@ def open_source(text: str, reconnect_s: float = 30.0) -> FrameSource:
     Raises:
         SourceError: a camera or stream that does not open.
         BundleError: a file that is missing or neither video nor image, a folder without images.
-        BackendMissing: `demo:` without scikit-image, `gst:` without GStreamer in cv2.
+        BackendMissing: `gst:` without GStreamer in cv2.
         SpecError: a camera mode that cannot be read.
     """
     if text == DEMO:

@@ -83,7 +83,6 @@ def test_pictures_are_saved_beside_the_report(graph, folder, tmp_path, capsys):
 def test_limits_end_a_run(graph, folder, capsys, tmp_path):
     _, report, _ = run_json(capsys, graph, "--source", folder, "--headless", "--frames", 2)
     assert report["processed"] == 2
-    pytest.importorskip("skimage")
     start = time.monotonic()
     _, report, _ = run_json(capsys, graph, "--source", "demo:", "--headless", "--duration", 0.6)
     assert time.monotonic() - start < 10
@@ -113,7 +112,6 @@ def test_without_a_display_it_says_so_and_runs(graph, folder, capsys):
 
 
 def test_a_line_each_second_goes_to_stderr(graph, capsys):
-    pytest.importorskip("skimage")
     assert main([graph, "--duration", "2.3", "--headless"]) == 0
     captured = capsys.readouterr()
     lines = [line for line in captured.err.splitlines() if "dropped" in line]
@@ -272,7 +270,6 @@ def wait_for_line(process, part):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_run_with_its_table_and_a_whole_video(graph, tmp_path, number):
-    pytest.importorskip("skimage")
     out = tmp_path / "out.mp4"
     process = start(graph, "--source", "demo:", "--save", out, cwd=tmp_path)
     wait_for_line(process, " fps ")
