@@ -28,7 +28,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from flops import count_gflop
 from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
@@ -38,6 +37,7 @@ from brixel_edge.model.adapters import ConvSettings
 from brixel_edge.network.adapter import resize_map
 from brixel_edge.network.backbone import Backbone, load_backbone
 from brixel_edge.network.conv_adapter import ConvRefiner
+from brixel_edge.network.flops import count_gflop
 from brixel_edge.network.student import backbone_view, build_refiner
 from brixel_edge.training.losses import LossSettings, distillation_loss, edge_loss, principal_directions, spectral_loss
 

@@ -22,11 +22,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from flops import count_gflop
 
 from brixel_edge.export.graph.fuse import FusedModel, spec_from_student
 from brixel_edge.export.graph.to_onnx import onnx_from_model
 from brixel_edge.network.backbone import Backbone, load_backbone
+from brixel_edge.network.flops import count_gflop
 from brixel_edge.network.student import Student, load_student
 from brixel_edge.runtimes.engines import open_runtime
 from brixel_edge.runtimes.runtime import OpenVinoPrecision, RuntimeSettings

@@ -24,6 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("proof", "training"),
     ("runtimes", "export"),
     ("calib",),
+    ("evaluation",),
     (PACKAGE,),  # its __init__, which lends the public names
     ("commands",),
 )

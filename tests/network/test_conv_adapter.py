@@ -10,7 +10,6 @@ import onnxruntime
 import onnxsim
 import pytest
 import torch
-from flops import count_gflop
 from torch import nn
 
 from brixel_edge.errors import BundleError, SpecError
@@ -21,6 +20,7 @@ from brixel_edge.model.adapters import ConvSettings
 from brixel_edge.model.backbones import BACKBONES
 from brixel_edge.network.backbone import load_backbone
 from brixel_edge.network.conv_adapter import ConvRefiner
+from brixel_edge.network.flops import count_gflop
 from brixel_edge.network.student import adapter_metadata, build_refiner, load_student
 from brixel_edge.network.weights import save_adapter
 

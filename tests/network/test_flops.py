@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from flops import count_gflop
 from torch import nn
 
 from brixel_edge.model.backbones import BACKBONES
 from brixel_edge.network.backbone import Backbone, create_vit
+from brixel_edge.network.flops import count_gflop
 from brixel_edge.network.student import Student, build_refiner
 
 

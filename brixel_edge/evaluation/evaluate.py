@@ -1,0 +1,268 @@
+"""An evaluation from settings to the record of its results.
+
+Data set -> kinds of feature -> features, once for each source -> for each kind and seed a probe, trained and scored.
+Several processes share the pictures; the first one returns the record, the others the same.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from brixel_edge.evaluation.costs import milliseconds
+from brixel_edge.evaluation.fitting import Target, TrainingSet, own_share, shown, target_of, trained_probe
+from brixel_edge.evaluation.kinds import feature_kinds
+from brixel_edge.evaluation.layouts.files import read_picture
+from brixel_edge.evaluation.metrics import Metric, Scores, metric_of
+from brixel_edge.evaluation.objects import ObjectScore, score_objects, summary
+from brixel_edge.evaluation.probe import Probe, prediction, save_probe
+from brixel_edge.evaluation.propagation import propagate
+from brixel_edge.evaluation.protocol import Protocol, prepared, protocol_of
+from brixel_edge.evaluation.results import Row, record_of
+from brixel_edge.evaluation.samples import LabelledData, Sample, Video
+from brixel_edge.evaluation.settings import EvalSettings
+from brixel_edge.evaluation.sources import FeatureKind, FeatureSource, Size
+from brixel_edge.evaluation.store import FeatureStore, check_store_fits, map_bytes
+from brixel_edge.evaluation.tasks import open_labelled, open_videos, task_of
+from brixel_edge.training.processes import Processes, joined_processes
+
+logger = logging.getLogger(__name__)
+
+OUTPUTS = {"depth": 1, "normals": 3}
+# Pictures whose sizes stand for all of a split, when the features are sized.
+SIZED_PICTURES = 8
+
+
+def evaluate(settings: EvalSettings) -> dict[str, Any]:
+    """Run an evaluation; the record of `results.record_of`.
+
+    Raises:
+        SpecError: settings that cannot be.
+        DataError: a data set that is not laid out as it should be, or features that do not fit.
+        BundleError: weights or a model that cannot be read.
+    """
+    device = torch.device(_device_name(settings.device))
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    with joined_processes(device.type) as processes:
+        if device.type == "cuda":
+            device = torch.device("cuda", processes.local_rank)
+        task = task_of(settings.task)
+        protocol = protocol_of(settings, task)
+        if task.kind == "video":
+            return _Propagation(settings, protocol, processes, device).record()
+        return _Probing(settings, protocol, processes, device).record()
+
+
+def _device_name(name: str) -> str:
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Split:
+    """Pictures of one split that this process has features of."""
+
+    samples: Sequence[Sample]
+    store: FeatureStore
+
+
+class _Probing:
+    """The evaluation of a task with labelled pictures."""
+
+    def __init__(self, settings: EvalSettings, protocol: Protocol, processes: Processes, device: torch.device) -> None:
+        self._settings, self._protocol, self._processes, self._device = settings, protocol, processes, device
+        data = open_labelled(settings.task, settings.data, as_authors=protocol.has_faults)
+        self._data: LabelledData = data.limited(settings.limit)
+        self._metric: Metric = metric_of(self._data, has_authors_faults=protocol.has_faults)
+
+    def record(self) -> dict[str, Any]:
+        """Everything, in order."""
+        example = prepared(self._data.train[0], self._settings.size, self._protocol)
+        kinds = feature_kinds(self._settings, self._device, example.view)
+        try:
+            times = milliseconds(kinds, example.frame, example.view, self._protocol.kernel)
+            self._check_fits(kinds)
+            targets = self._targets()
+            rows = []
+            for source, sharing in _by_source(kinds):
+                train = self._features(self._data.train, source, "features, training")
+                test = self._features(self._data.test, source, "features, test")
+                for kind in sharing:
+                    scores = [self._scored(kind, train, test, targets, seed) for seed in range(self._settings.seeds)]
+                    rows.append(_row(kind, example.view, times[kind.name], scores))
+        finally:
+            for source, _ in _by_source(kinds):
+                source.close()
+        counts = {"train": len(self._data.train), "test": len(self._data.test)}
+        facts = {"probe": "light" if self._is_light else "linear", "view": list(example.view)}
+        rows.sort(key=lambda row: [kind.name for kind in kinds].index(row.name))
+        return record_of(self._settings, self._protocol, self._metric, rows, counts, self._processes.world, facts)
+
+    @property
+    def _is_light(self) -> bool:
+        if self._settings.probe == "auto":
+            return self._data.kind != "segmentation"
+        return self._settings.probe == "light"
+
+    def _check_fits(self, kinds: Sequence[FeatureKind]) -> None:
+        """On disk all sources' features stay, in memory one source's at a time."""
+        views = {
+            name: [
+                prepared(sample, self._settings.size, self._protocol).view
+                for sample in samples[:: max(1, len(samples) // SIZED_PICTURES)]
+            ]
+            for name, samples in (("train", self._data.train), ("test", self._data.test))
+        }
+        needed = []
+        for source, _ in _by_source(kinds):
+            total = 0
+            for name, samples in (("train", self._data.train), ("test", self._data.test)):
+                total += len(samples) * max(map_bytes(source.shape(view)) for view in views[name])
+            needed.append(total)
+        folder, share = self._settings.cache, self._processes.world
+        check_store_fits(folder, max(needed) // share if folder is None else sum(needed), self._settings.cache_budget)
+
+    def _features(self, samples: Sequence[Sample], source: FeatureSource, what: str) -> _Split:
+        store = FeatureStore(source, self._protocol.kernel, self._settings.cache)
+        for index in shown(own_share(len(samples), self._processes), what, self._processes):
+            ready = prepared(samples[index], self._settings.size, self._protocol)
+            store.add(index, ready.frame, ready.view)
+        return _Split(samples=samples, store=store)
+
+    def _targets(self) -> list[dict[int, Target]]:
+        """For each seed, what this process's training pictures teach; labels are read once."""
+        targets: list[dict[int, Target]] = [{} for _ in range(self._settings.seeds)]
+        samples = self._data.train
+        for index in shown(own_share(len(samples), self._processes), "labels", self._processes):
+            label = prepared(samples[index], self._settings.size, self._protocol).label
+            for seed, entries in enumerate(targets):
+                if seed and self._protocol.points is None:
+                    entries[index] = targets[0][index]
+                else:
+                    draw = seed * len(samples) + index
+                    entries[index] = target_of(self._data.kind, label, self._protocol.points, draw)
+        return targets
+
+    def _scored(
+        self, kind: FeatureKind, train: _Split, test: _Split, targets: list[dict[int, Target]], seed: int
+    ) -> Scores:
+        outputs = OUTPUTS.get(self._data.kind, len(self._data.classes))
+        dim = kind.seen(train.store[self._processes.rank]).shape[1] if targets[seed] else None
+        dim = next(size for size in self._processes.gather(dim) if size is not None)
+        probe = trained_probe(
+            TrainingSet(count=len(train.samples), targets=targets[seed], store=train.store),
+            kind,
+            Probe(dim, outputs, self._data.kind, is_light=self._is_light, seed=seed),
+            self._protocol,
+            self._processes,
+            device=self._device,
+            seed=seed,
+        )
+        scores = self._score(probe, kind, test)
+        if seed == 0 and self._processes.is_first and self._settings.out is not None:
+            self._keep(probe, kind, scores)
+        return scores
+
+    def _score(self, probe: Probe, kind: FeatureKind, test: _Split) -> Scores:
+        tally = self._metric.nothing()
+        own = own_share(len(test.samples), self._processes)
+        for index in shown(own, f"score of {kind.name}", self._processes):
+            label = prepared(test.samples[index], self._settings.size, self._protocol).label
+            given = prediction(
+                probe,
+                kind.seen(test.store[index].to(self._device)),
+                (label.shape[0], label.shape[1]),
+                mixes_probabilities=kind.mixes_probabilities,
+            )
+            tally = tally.plus(self._metric.tally(index, given, label))
+        total, *others = self._processes.gather(tally)
+        for other in others:
+            total = total.plus(other)
+        return self._metric.scores(total)
+
+    def _keep(self, probe: Probe, kind: FeatureKind, scores: Scores) -> None:
+        assert self._settings.out is not None
+        facts = {
+            "task": self._settings.task,
+            "classes": list(self._data.classes),
+            "features": kind.name,
+            "scores": {name: value for name, value in scores.values.items() if value == value},
+        }
+        save_probe(probe_path(self._settings.out, kind.name), probe, facts)
+
+
+def probe_path(out: Path, name: str) -> Path:
+    """Where a row's probe is kept."""
+    return out / "probes" / f"{name.replace(':', '-').replace('/', '-')}.safetensors"
+
+
+class _Propagation:
+    """The evaluation of DAVIS."""
+
+    def __init__(self, settings: EvalSettings, protocol: Protocol, processes: Processes, device: torch.device) -> None:
+        self._settings, self._protocol, self._processes, self._device = settings, protocol, processes, device
+        self._videos = open_videos(settings.data)[: settings.limit]
+
+    def record(self) -> dict[str, Any]:
+        """Everything, in order."""
+        size, kernel = self._settings.size, self._protocol.kernel
+        frame = read_picture(self._videos[0].frames[0])
+        view = size.of((frame.shape[0], frame.shape[1]))
+        kinds = feature_kinds(self._settings, self._device, view)
+        try:
+            times = milliseconds(kinds, frame, view, kernel)
+            rows = [_row(kind, view, times[kind.name], [self._scored(kind)]) for kind in kinds]
+        finally:
+            for source, _ in _by_source(kinds):
+                source.close()
+        metric = VideoMetric()
+        counts = {"train": 0, "test": len(self._videos)}
+        facts = {"probe": "none", "view": list(view)}
+        return record_of(self._settings, self._protocol, metric, rows, counts, self._processes.world, facts)
+
+    def _scored(self, kind: FeatureKind) -> Scores:
+        own = own_share(len(self._videos), self._processes)
+        scores: list[tuple[int, list[ObjectScore]]] = []
+        for index in shown(own, f"videos, {kind.name}", self._processes):
+            scores.append((index, self._of_video(self._videos[index], kind)))
+        gathered = sorted(entry for share in self._processes.gather(scores) for entry in share)
+        return Scores(values=summary([score for _, entries in gathered for score in entries]))
+
+    def _of_video(self, video: Video, kind: FeatureKind) -> list[ObjectScore]:
+        predicted, true = propagate(video, kind, self._settings.size, self._protocol.kernel, self._device)
+        return score_objects(video.name, predicted, true)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoMetric:
+    """Names of DAVIS's scores."""
+
+    main: str = "j_and_f"
+    is_higher_better: bool = True
+
+
+def _by_source(kinds: Iterable[FeatureKind]) -> list[tuple[FeatureSource, list[FeatureKind]]]:
+    """Kinds that share a source side by side, so that its features are computed once."""
+    groups: dict[int, tuple[FeatureSource, list[FeatureKind]]] = {}
+    for kind in kinds:
+        groups.setdefault(id(kind.source), (kind.source, []))[1].append(kind)
+    return list(groups.values())
+
+
+def _row(kind: FeatureKind, view: Size, milliseconds: float, scores: Sequence[Scores]) -> Row:
+    source = kind.source
+    dim, height, width = source.shape(view)
+    return Row(
+        name=kind.name,
+        input_size=source.input_size(view),
+        grid=(height * kind.enlarge, width * kind.enlarge),
+        dim=dim,
+        gflop=source.gflop(view),
+        milliseconds=milliseconds,
+        scores=tuple(scores),
+    )

@@ -1,0 +1,1 @@
+"""Labelled data sets, read in the folders that their publishers ship."""
