@@ -40,6 +40,14 @@ class Target:
     true: Tensor
     points: Tensor
 
+    def part(self, epoch: int, count: int | None) -> Target:
+        """What an epoch learns of it: `count` pixels, the next ones in each epoch; all for None."""
+        parts = 1 if count is None else -(-len(self.true) // count)
+        return Target(
+            true=self.true[epoch % max(parts, 1) :: max(parts, 1)],
+            points=self.points[epoch % max(parts, 1) :: max(parts, 1)],
+        )
+
 
 def target_of(kind: Kind, label: Label, points: int | None, seed: int) -> Target:
     """Draw pixels of a label; all of its labelled pixels where `points` is None or there are no more.
@@ -105,8 +113,8 @@ def trained_probe(
     optimizer = torch.optim.AdamW(parameters, lr=protocol.learning_rate, weight_decay=protocol.weight_decay)
     total = protocol.epochs * math.ceil(training.count / protocol.batch)
     steps = _batches(training.count, protocol, seed)
-    for step, chosen in enumerate(shown(steps, f"probe on {kind.name}", processes, total=total)):
-        _put_gradients(training, kind, probe, chosen, protocol, processes, parameters, device)
+    for step, (epoch, chosen) in enumerate(shown(steps, f"probe on {kind.name}", processes, total=total)):
+        _put_gradients(training, kind, probe, epoch, chosen, protocol, processes, parameters, device)
         if protocol.is_annealed:
             for group in optimizer.param_groups:
                 group["lr"] = cosine_rate(step, total, protocol.learning_rate)
@@ -114,19 +122,20 @@ def trained_probe(
     return probe.eval()
 
 
-def _batches(count: int, protocol: Protocol, seed: int) -> Iterator[list[int]]:
-    """Numbers of the pictures of each step; the same in every process."""
+def _batches(count: int, protocol: Protocol, seed: int) -> Iterator[tuple[int, list[int]]]:
+    """Epoch and numbers of the pictures of each step; the same in every process."""
     for epoch in range(protocol.epochs):
         generator = torch.Generator().manual_seed(1_000_003 * seed + epoch)
         order = torch.randperm(count, generator=generator).tolist()
         for start in range(0, count, protocol.batch):
-            yield order[start : start + protocol.batch]
+            yield epoch, order[start : start + protocol.batch]
 
 
 def _put_gradients(
     training: TrainingSet,
     kind: FeatureKind,
     probe: Probe,
+    epoch: int,
     chosen: list[int],
     protocol: Protocol,
     processes: Processes,
@@ -136,8 +145,10 @@ def _put_gradients(
     """Gradients of a batch's mean loss, from all processes."""
     sums = torch.zeros(sum(parameter.numel() for parameter in parameters) + 1, dtype=torch.float64, device=device)
     for index in chosen:
-        target = training.targets.get(index)
-        if target is None or not len(target.true):
+        if index not in training.targets:
+            continue
+        target = training.targets[index].part(epoch, protocol.points_a_step)
+        if not len(target.true):
             continue
         logits = probe(kind.seen(training.store[index].to(device)))
         given = points_of(logits, target.points.to(device))

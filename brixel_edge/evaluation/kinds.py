@@ -26,9 +26,10 @@ from brixel_edge.evaluation.sources import (
 from brixel_edge.machine.files import sha256_of
 from brixel_edge.model.bundle import resolve_model
 from brixel_edge.model.spec import AdapterKind
+from brixel_edge.network.adapter import BrixelRefiner
 from brixel_edge.network.backbone import Backbone, check_multiple, load_backbone
 from brixel_edge.network.flops import count_gflop
-from brixel_edge.network.student import UPSCALE, BrixelRefiner, Student, load_student
+from brixel_edge.network.student import UPSCALE, Student, load_student
 from brixel_edge.network.weights import read_adapter
 from brixel_edge.runtimes.model import open_model
 

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -71,8 +71,15 @@ class Probe(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, D, h, w) -> (B, K, h, w)."""
-        centred = (features - self.mean.view(1, -1, 1, 1)) * self.scale.view(1, -1, 1, 1)
-        return self.out(self.hidden(centred))
+        first = self.hidden[0] if isinstance(self.hidden, nn.Sequential) else self.out
+        values = self._on_plain_features(cast(nn.Conv2d, first), features)
+        return values if self.is_linear else self.out(cast(nn.Sequential, self.hidden)[1:](values))
+
+    def _on_plain_features(self, first: nn.Conv2d, features: Tensor) -> Tensor:
+        """A 1 x 1 convolution of standardised features: the constants go into its weights, which are few."""
+        weight = first.weight[:, :, 0, 0] * self.scale
+        assert first.bias is not None
+        return functional.conv2d(features, weight[:, :, None, None], first.bias - weight @ self.mean)
 
     @torch.no_grad()
     def matrix(self) -> tuple[Tensor, Tensor]:

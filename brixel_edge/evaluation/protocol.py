@@ -22,7 +22,7 @@ from brixel_edge.evaluation.sources import Kernel, Size
 from brixel_edge.evaluation.tasks import Task
 
 Pixels = TypeVar("Pixels", NDArray[np.uint8], Label)
-POINTS = 8192  # of each training picture
+POINTS, POINTS_A_STEP = 8192, 2048  # of each training picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,7 @@ class Protocol:
         crops_square: keep only the centre square of picture and label.
         shrinks_labels: labels are brought to the size of the student's view, by the nearest pixel.
         points: pixels of each picture that the probe is trained on; None takes all.
+        points_a_step: of those, how many at once; the next ones in each epoch.
         standardises: features are centred and scaled, by the training set's mean and deviation of each channel.
         epochs: over the training pictures.
         batch: pictures of a step.
@@ -50,6 +51,7 @@ class Protocol:
     crops_square: bool = False
     shrinks_labels: bool = False
     points: int | None = POINTS
+    points_a_step: int | None = POINTS_A_STEP
     standardises: bool = True
     epochs: int = 30
     batch: int = 16
@@ -70,6 +72,7 @@ def protocol_of(settings: EvalSettings, task: Task) -> Protocol:
             crops_square=task.authors_crop,
             shrinks_labels=True,
             points=None,
+            points_a_step=None,
             standardises=False,
             epochs=task.authors_epochs or chosen.epochs,
             batch=task.authors_batch,

@@ -72,6 +72,27 @@ def test_targets_are_labelled_pixels_at_their_places():
     assert target_of("depth", depth, None, 0).true.tolist() == [255.0]
 
 
+def test_epochs_take_turns_at_the_pixels_of_a_picture():
+    label = np.arange(10, dtype=np.uint8).reshape(2, 5)
+    target = target_of("segmentation", label, None, 0)
+    parts = [target.part(epoch, 4) for epoch in range(4)]
+    assert [len(part.true) for part in parts] == [4, 3, 3, 4]
+    assert sorted(torch.cat([part.true for part in parts[:3]]).tolist()) == list(range(10))
+    assert torch.equal(parts[0].true, parts[3].true) and torch.equal(parts[1].points, target.points[1::3])
+    assert torch.equal(target.part(7, None).true, target.true)
+
+
+def test_standardised_features_are_what_a_probe_reads():
+    for is_light in (False, True):
+        probe = Probe(3, 2, "segmentation", is_light=is_light, seed=0)
+        plain = Probe(3, 2, "segmentation", is_light=is_light, seed=0)
+        probe.mean.copy_(torch.tensor([5.0, -2.0, 0.5]))
+        probe.scale.copy_(torch.tensor([0.5, 2.0, 0.0]))
+        features = random_map(1, 3, 4, 4)
+        by_hand = (features - probe.mean.view(1, 3, 1, 1)) * probe.scale.view(1, 3, 1, 1)
+        assert torch.allclose(probe(features), plain(by_hand), atol=1e-5)
+
+
 def test_losses_are_those_of_loops():
     given, classes = random_map(5, 4), torch.tensor([0, 3, 2, 1, 1])
     rows = zip(given.tolist(), classes.tolist(), strict=True)

@@ -35,7 +35,7 @@ def tiny(monkeypatch):
 def adapter(folder, name, kind="brixel", conv=None):
     student = load_student(load_backbone("tiny"), "random", kind, conv=conv)
     path = folder / name
-    save_adapter(path, student.refiner, adapter_metadata(student))
+    save_adapter(path, student.refiner.state_dict(), adapter_metadata(student))
     return str(path)
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from brixel_edge.errors import DataError
+from brixel_edge.image.reading import read_image
 
 PICTURES = (".jpg", ".jpeg", ".png")
 
@@ -20,10 +21,10 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
     Raises:
         DataError: it cannot be read.
     """
-    pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    pixels = read_image(path)
     if pixels is None:
         raise DataError(f"{path} is not a picture that can be read; fetch it again")
-    return np.asarray(pixels, np.uint8)
+    return pixels
 
 
 def read_indices(path: Path) -> NDArray[np.uint8]:
