@@ -24,10 +24,11 @@ from brixel_edge.evaluation.sources import (
     size_of_equal_cost,
 )
 from brixel_edge.machine.files import sha256_of
+from brixel_edge.model.adapters import check_multiple
 from brixel_edge.model.bundle import resolve_model
 from brixel_edge.model.spec import AdapterKind
 from brixel_edge.network.adapter import BrixelRefiner
-from brixel_edge.network.backbone import Backbone, check_multiple, load_backbone
+from brixel_edge.network.backbone import Backbone, load_backbone
 from brixel_edge.network.flops import count_gflop
 from brixel_edge.network.student import UPSCALE, Student, load_student
 from brixel_edge.network.weights import read_adapter

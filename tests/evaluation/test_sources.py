@@ -12,9 +12,9 @@ from brixel_edge.evaluation.kinds import feature_kinds
 from brixel_edge.evaluation.settings import EvalSettings, InputSize, parse_input_size
 from brixel_edge.evaluation.sources import FeatureKind, parse_engine, resized, size_of_equal_cost
 from brixel_edge.image.resize import resize_image
+from brixel_edge.model.adapters import ConvSettings
 from brixel_edge.model.backbones import BACKBONES, BackboneSpec
 from brixel_edge.network.backbone import load_backbone
-from brixel_edge.model.adapters import ConvSettings
 from brixel_edge.network.flops import count_gflop
 from brixel_edge.network.student import adapter_metadata, load_student
 from brixel_edge.network.weights import save_adapter
