@@ -131,7 +131,8 @@ def demo(out: Path, seconds: float) -> tuple[dict[str, Any], str]:
     )
     write_still(out, still)
     text = run_tool(
-        "run", str(model), "--source", "demo:", "--duration", f"{seconds:g}", "--headless", "--save", str(video)
+        *("run", str(model), "--source", "demo:", "--duration", f"{seconds:g}"),
+        *("--headless", "--save", str(video), "--force"),
     )
     statistics.write_text(f"{table}\n\n{UNTRAINED_NOTICE}\n\n{text}", encoding="utf-8")
     written = {"model": model, "video": video, "still": still, "statistics": statistics}

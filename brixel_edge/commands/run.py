@@ -59,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--fit", choices=("stretch", "crop", "pad"), default="stretch", help="frames of another aspect")
     parser.add_argument("--headless", action="store_true", help="show nothing")
     parser.add_argument("--save", metavar="PATH", type=Path, help="video (.mp4 .mkv .mov .avi), or a folder of PNGs")
+    parser.add_argument("--force", action="store_true", help="overwrite what --save names")
     parser.add_argument("--duration", metavar="S", type=_positive_number, help="stop after so many seconds")
     parser.add_argument("--frames", metavar="N", type=_positive_count, help="stop after so many frames")
     parser.add_argument(
@@ -111,11 +112,11 @@ def _options(arguments: argparse.Namespace) -> RunOptions:
         BrixelError: a budget, source or path that cannot be.
     """
     budget_bytes = parse_bytes(arguments.budget) if arguments.budget else None
-    from brixel_edge.runtimes.pictures.recorder import check_save_path
+    from brixel_edge.runtimes.pictures.targets import check_target
     from brixel_edge.runtimes.stream.run import RunOptions
 
     if arguments.save is not None:
-        check_save_path(arguments.save)
+        check_target(arguments.save, is_replacing=arguments.force)
     return RunOptions(
         model=arguments.model,
         source=arguments.camera or arguments.source or "demo:",

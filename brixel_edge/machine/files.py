@@ -68,3 +68,40 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+class UnbufferedFile:
+    """A new file for libraries that write to an object: every byte is with the system, or an error is raised at once.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Write all of it; a disk that is nearly full takes a part and says so only at the next call."""
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(self._handle, rest) :]
+        return len(data)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """As of any file."""
+        return os.lseek(self._handle, offset, whence)
+
+    def tell(self) -> int:
+        """As of any file."""
+        return os.lseek(self._handle, 0, os.SEEK_CUR)
+
+    def flush(self) -> None:
+        """Nothing is kept back."""
+
+    def cut(self, size: int) -> None:
+        """Shorten it."""
+        os.ftruncate(self._handle, size)
+
+    def close(self) -> None:
+        """Close it."""
+        os.close(self._handle)

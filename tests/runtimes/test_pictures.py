@@ -15,8 +15,12 @@ import pytest
 from brixel_edge.errors import BundleError, SpecError
 from brixel_edge.model.features import FeatureMap
 from brixel_edge.runtimes.pictures import recorder, window
+from brixel_edge.runtimes.pictures.h264_video import H264Video
+from brixel_edge.runtimes.pictures.opencv_video import OpenCvVideo
 from brixel_edge.runtimes.pictures.painter import Painter, colours_on_frame, pane_size
-from brixel_edge.runtimes.pictures.recorder import H264Video, OpenCvVideo, PngFolder, check_save_path, open_recorder
+from brixel_edge.runtimes.pictures.png_folder import PngFolder
+from brixel_edge.runtimes.pictures.recorder import open_recorder
+from brixel_edge.runtimes.pictures.targets import check_target
 from brixel_edge.runtimes.sources import demo
 from brixel_edge.runtimes.sources.opening import open_source
 
@@ -177,21 +181,14 @@ def test_places_that_cannot_be_written_are_refused(tmp_path):
     for name, message in [
         ("nowhere/out.mp4", "folder .*nowhere is not there"),
         ("folder.mp4", "is a folder"),
-        ("out.gif", r"\.gif is none of \.mp4, \.mkv, \.mov, \.avi; a name without suffix is a folder of PNGs"),
+        ("out.gif", r"\.gif is none of \.mp4, \.mkv, \.mov, \.avi, \.mcap; a name without suffix is a folder of PNGs"),
         ("full", "not an empty folder"),
         ("file", "not an empty folder"),
     ]:
         with pytest.raises(BundleError, match=message):
-            check_save_path(tmp_path / name)
+            check_target(tmp_path / name)
     with pytest.raises(BundleError, match="cannot be made"):
         open_recorder(tmp_path / "file" / "below", None)
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /dev/full")
-def test_a_full_disk_is_said(tmp_path):
-    (tmp_path / "000000.png").symlink_to("/dev/full")
-    with pytest.raises(BundleError, match=r"cannot write .*000000\.png \(No space left on device\); is the disk full"):
-        PngFolder(tmp_path).write(pictures(1)[0], 0.0, None)
 
 
 def test_a_display_is_looked_for_before_anything_is_touched(monkeypatch):
