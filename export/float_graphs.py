@@ -22,6 +22,7 @@ from brixel_edge.export.judges import Judge, default_judges
 from brixel_edge.export.prove import Photographs, Product, Prover
 from brixel_edge.machine.progress import progress
 from brixel_edge.model.bundle import graph_name
+from brixel_edge.model.onnx_file import with_digest
 from brixel_edge.model.receipt_sections import Islands, Lowering
 from brixel_edge.model.spec import Precision, SamplerKind
 from brixel_edge.network.deformable import DeformableAttention
@@ -131,7 +132,7 @@ class FloatGraphs:
         islands = find_islands(model, ranges, precision, level)
         self.prover.say(f"{what}, {len(islands)} of {len(model.graph.node)} nodes in fp32")
         typed = half_from_float(model, precision, [island.node for island in islands], output=self.output)
-        out.write_bytes(typed.SerializeToString(deterministic=True))
+        out.write_bytes(with_digest(typed.SerializeToString(deterministic=True)))
         return Islands(
             level=level, photographs=tuple(self.ranging.names), nodes=len(islands), reasons=_by_reason(islands)
         )

@@ -151,7 +151,7 @@ def verify(
     """
     bundle = open_bundle(root)
     for name in bundle.receipt.files:
-        bundle.file(name)
+        bundle.graph(name) if name.endswith(".onnx") else bundle.file(name)
     engines = _chosen(bundle, engine, threads)
     proof, source = _proof(bundle, images, threads)
     verdicts = tuple(_verdict(entry, proof, is_asked_for=engine is not None) for entry in engines)

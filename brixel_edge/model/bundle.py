@@ -17,7 +17,7 @@ from pathlib import Path
 
 from brixel_edge.errors import BundleError
 from brixel_edge.machine.files import sha256_of, write_atomically
-from brixel_edge.model.onnx_file import spec_from_onnx
+from brixel_edge.model.agreement import check_bare_graph, check_graph_of_receipt
 from brixel_edge.model.receipt import Receipt, read_receipt
 from brixel_edge.model.receipt_sections import Failure, FileEntry
 from brixel_edge.model.spec import ModelSpec
@@ -72,6 +72,16 @@ class Bundle:
             raise BundleError(f"{path} differs from the file that was exported (sha256); export the model again")
         return path
 
+    def graph(self, name: str) -> Path:
+        """Path of a graph of the bundle, checked as `file`, and against the receipt's spec.
+
+        Raises:
+            BundleError: as `file`, or a graph with another spec, other shapes or types.
+        """
+        path = self.file(name)
+        check_graph_of_receipt(path, self.spec)
+        return path
+
 
 def open_bundle(root: str | Path) -> Bundle:
     """Read a model directory's receipt.
@@ -120,16 +130,16 @@ def resolve_model(
         BundleError: nothing there that is a model.
     """
     if path is None:
-        return ResolvedModel(graph=DEFAULT_MODEL, spec=spec_from_onnx(DEFAULT_MODEL), name="built-in default")
+        return ResolvedModel(graph=DEFAULT_MODEL, spec=check_bare_graph(DEFAULT_MODEL), name="built-in default")
     path = Path(path)
     if path.is_dir():
         bundle = open_bundle(path)
         chosen = precision or ("fp32" if "fp32" in bundle.precisions else next(iter(bundle.precisions), "fp32"))
         name = ORT_INT8_NAME if (chosen, backend) == ("int8", "ort") else graph_name(chosen)
-        return ResolvedModel(graph=bundle.file(name), spec=bundle.spec, name=path.name, root=path)
+        return ResolvedModel(graph=bundle.graph(name), spec=bundle.spec, name=path.name, root=path)
     if not path.exists():
         raise BundleError(f"no model at {path}; give a model directory, an .onnx file of brixel-export, or nothing")
-    return ResolvedModel(graph=path, spec=spec_from_onnx(path), name=path.name)
+    return ResolvedModel(graph=path, spec=check_bare_graph(path), name=path.name)
 
 
 @contextmanager

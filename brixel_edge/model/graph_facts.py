@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import mmap
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 from brixel_edge.errors import BundleError
 from brixel_edge.model.spec import Precision
+
+Facts = TypeVar("Facts")
 
 # Field numbers of onnx.proto.
 _MODEL_GRAPH, _MODEL_OPSET = 7, 8
@@ -282,11 +285,30 @@ def graph_facts(path: Path) -> GraphFacts:
     Raises:
         BundleError: the file is missing, or is no ONNX model.
     """
+    return _read(path, _facts)
+
+
+def _read(path: Path, read: Callable[[memoryview], Facts]) -> Facts:
     if not path.is_file() or not path.stat().st_size:
         raise BundleError(f"{path} is not an ONNX graph; make one with brixel-export")
     with path.open("rb") as stream:
         mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)  # closes with the last view of it
     try:
-        return _facts(memoryview(mapped))
+        return read(memoryview(mapped))
     except (IndexError, StopIteration, UnicodeDecodeError) as error:
         raise BundleError(f"{path} is not an ONNX model, or is cut short; export it again") from error
+
+
+def graph_ends(path: Path) -> tuple[tuple[TensorFacts, ...], tuple[TensorFacts, ...]]:
+    """Inputs and outputs of an ONNX file, without a look at its nodes.
+
+    Raises:
+        BundleError: the file is missing, or is no ONNX model.
+    """
+    return _read(path, _ends)
+
+
+def _ends(model: memoryview) -> tuple[tuple[TensorFacts, ...], tuple[TensorFacts, ...]]:
+    graph = next(_messages(model, _MODEL_GRAPH))
+    inputs = tuple(_tensor_facts(value) for value in _messages(graph, _GRAPH_INPUT))
+    return inputs, tuple(_tensor_facts(value) for value in _messages(graph, _GRAPH_OUTPUT))

@@ -18,6 +18,7 @@ from onnx import helper
 from brixel_edge.calib.graph import Graph, load_graph
 from brixel_edge.calib.layers import Layer, find_layers
 from brixel_edge.machine.files import write_atomically
+from brixel_edge.model.onnx_file import with_digest
 
 
 def quantize_dynamic(graph: Path, out: Path) -> tuple[str, ...]:
@@ -60,7 +61,7 @@ def quantize_dynamic(graph: Path, out: Path) -> tuple[str, ...]:
     model = onnx.load(str(out))
     del model.metadata_props[:]
     model.metadata_props.extend(float_graph.model.metadata_props)
-    write_atomically(out, model.SerializeToString())
+    write_atomically(out, with_digest(model.SerializeToString()))
     return tuple(names)
 
 

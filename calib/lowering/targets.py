@@ -12,6 +12,7 @@ from brixel_edge.calib.lowering.ort_lowering import ort_graph
 from brixel_edge.calib.lowering.qdq import qdq_graph
 from brixel_edge.calib.ranges.scales import IntegerLayer, Range
 from brixel_edge.machine.files import write_atomically
+from brixel_edge.model.onnx_file import with_digest
 
 Int8Target = Literal["ort", "openvino", "trt"]
 # OpenVINO and TensorRT read the same file.
@@ -40,5 +41,5 @@ class IntegerWriter:
         """Write a backend's graph with the nodes named in `integers` in INT8; gives the path back."""
         chosen = [entry for entry in self.candidates if entry.layer.name in integers]
         graph = ort_graph(self.smoothed, chosen, self.ranges) if target == "ort" else qdq_graph(self.smoothed, chosen)
-        write_atomically(path, graph.serialized())
+        write_atomically(path, with_digest(graph.serialized()))
         return path

@@ -23,7 +23,7 @@ from brixel_edge.export.graph.census import Census, assert_census
 from brixel_edge.export.graph.fuse import FusedModel
 from brixel_edge.export.graph.passes import fusable_gelu, materialised_samples
 from brixel_edge.machine.files import write_atomically
-from brixel_edge.model.onnx_file import SPEC_KEY
+from brixel_edge.model.onnx_file import SPEC_KEY, with_digest
 from brixel_edge.model.spec import ModelSpec
 
 OPSET = 18
@@ -58,7 +58,7 @@ def onnx_from_model(model: FusedModel, spec: ModelSpec, out: Path, *, has_sample
     _drop_value_info(graph)
     _add_metadata(graph, spec)
     onnx.checker.check_model(graph)
-    write_atomically(out, graph.SerializeToString(deterministic=True))
+    write_atomically(out, with_digest(graph.SerializeToString(deterministic=True)))
     return census
 
 

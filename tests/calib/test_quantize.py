@@ -19,7 +19,7 @@ from brixel_edge.calib.quantize import Settings, quantize
 from brixel_edge.calib.ranges.calibration import calibrate
 from brixel_edge.calib.ranges.smooth import ALPHAS
 from brixel_edge.errors import BuildError, ParityError, SpecError
-from brixel_edge.model.onnx_file import read_onnx_metadata
+from brixel_edge.model.onnx_file import has_intact_digest, read_onnx_metadata
 
 
 def test_report_and_files(done):
@@ -57,7 +57,8 @@ def test_reported_fidelity_is_that_of_the_files(done, float_path):
 def test_lowerings_keep_inputs_outputs_and_metadata(done, float_path):
     _, folder = done
     for name in ("graph.int8.onnx", "graph.int8.ort.onnx"):
-        assert read_onnx_metadata(folder / name) == {"brixel.spec": "{}"}
+        assert read_onnx_metadata(folder / name)["brixel.spec"] == "{}"
+        assert has_intact_digest(folder / name)
         model, reference = onnx.load(folder / name), onnx.load(float_path)
         assert model.graph.input == reference.graph.input and model.graph.output == reference.graph.output
 

@@ -3,9 +3,10 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from receipts import receipt_of
 
 from brixel_edge.errors import BundleError, SpecError
@@ -27,9 +28,11 @@ SPEC = ModelSpec(
 
 
 def write_graph(path: Path, metadata: dict[str, str]) -> None:
-    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
-    other = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
-    model = helper.make_model(helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [value], [other]))
+    value = helper.make_tensor_value_info("image", TensorProto.UINT8, [1, 32, 32, 3])
+    other = helper.make_tensor_value_info("features", TensorProto.FLOAT, [1, 3, 2, 2])
+    nodes = [helper.make_node("Cast", ["image"], ["features"], to=TensorProto.FLOAT)]
+    weight = numpy_helper.from_array(np.arange(64, dtype=np.float32), "weight")
+    model = helper.make_model(helper.make_graph(nodes, "g", [value], [other], [weight]))
     helper.set_model_props(model, metadata)
     onnx.save(model, path)
 

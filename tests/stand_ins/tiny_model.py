@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from brixel_edge.model.onnx_file import SPEC_KEY
+from brixel_edge.model.onnx_file import SPEC_KEY, with_digest
 from brixel_edge.model.spec import ImageSpec, ModelSpec
 
 DIM, CELL_PX = 4, 4
@@ -53,7 +53,7 @@ def save(path: Path, model_spec: ModelSpec | None = None, bias: float = CONSTANT
     if has_spec:
         helper.set_model_props(model, {SPEC_KEY: json.dumps(model_spec.to_json())})
     onnx.checker.check_model(model)
-    onnx.save(model, str(path))
+    path.write_bytes(with_digest(model.SerializeToString()))
     return path
 
 

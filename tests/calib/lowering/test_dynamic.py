@@ -7,7 +7,7 @@ from calib_vit import ToyVit
 from brixel_edge.calib.engines import OrtEngine
 from brixel_edge.calib.lowering.dynamic import quantize_dynamic
 from brixel_edge.calib.lowering.kernels import count_kernels
-from brixel_edge.model.onnx_file import read_onnx_metadata
+from brixel_edge.model.onnx_file import has_intact_digest, read_onnx_metadata
 from brixel_edge.proof.parity import cell_cosines
 
 
@@ -15,7 +15,8 @@ def test_dynamic_int8_runs_integers_but_does_not_cure_outliers(float_path, done,
     report, _ = done
     names = quantize_dynamic(float_path, tmp_path / "dynamic.onnx")
     assert len(names) == 18
-    assert read_onnx_metadata(tmp_path / "dynamic.onnx") == {"brixel.spec": "{}"}
+    assert read_onnx_metadata(tmp_path / "dynamic.onnx")["brixel.spec"] == "{}"
+    assert has_intact_digest(tmp_path / "dynamic.onnx")
     frame = FRAMES[0][None]
     assert count_kernels("ort", tmp_path / "dynamic.onnx", frame, threads=1).integer == 18
     a, b = (OrtEngine(path, threads=1).run(frame)["dense"] for path in (float_path, tmp_path / "dynamic.onnx"))
