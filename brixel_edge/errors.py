@@ -4,6 +4,8 @@ A message says what was given, what is allowed and what to type next, on one lin
 builtin that a Python caller would expect to catch.
 """
 
+from __future__ import annotations
+
 
 class BrixelError(Exception):
     """Base of all errors that are the user's to mend; `exit_code` is that of the command line."""
@@ -44,9 +46,17 @@ class MemoryBudgetError(BrixelError, MemoryError):
 
 
 class SourceError(BrixelError, OSError):
-    """A camera or stream that cannot be opened, or was lost for good."""
+    """A camera or stream that cannot be opened, or was lost for good.
+
+    Attributes:
+        kind: `not found`, `refused`, `authentication`, `timeout`, `codec` or `end`; None where nobody can tell.
+    """
 
     exit_code = 7
+
+    def __init__(self, message: str, *, kind: str | None = None) -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class DataError(BrixelError, ValueError):

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from brixel_edge.errors import BrixelError, MemoryBudgetError, SpecError
+from brixel_edge.machine.addresses import label_from_address
 
 Command = Callable[[argparse.Namespace], tuple[dict[str, Any], str]]
 
@@ -81,12 +82,15 @@ def run_command(parser: argparse.ArgumentParser, command: Command, argv: list[st
 
 def _usage_error(parser: argparse.ArgumentParser, message: str) -> NoReturn:
     """One line, where argparse prints the usage of all flags in front of it."""
-    parser.exit(SpecError.exit_code, f"{parser.prog}: error: {message}; {parser.prog} --help lists all flags\n")
+    parser.exit(
+        SpecError.exit_code,
+        f"{parser.prog}: error: {label_from_address(message)}; {parser.prog} --help lists all flags\n",
+    )
 
 
 def _report(error: Exception, program: str, as_json: bool, debug: bool) -> int:
     """One line for people, JSON for machines, and the exit code."""
-    message, code = " ".join(str(error).split()), EXIT_INTERNAL
+    message, code = label_from_address(" ".join(str(error).split())), EXIT_INTERNAL
     if isinstance(error, BrixelError):
         code = error.exit_code
     elif isinstance(error, MemoryError):
@@ -94,7 +98,7 @@ def _report(error: Exception, program: str, as_json: bool, debug: bool) -> int:
     else:
         message = f"internal error: {type(error).__name__}: {message}; please report it with what --debug prints"
     if debug:
-        traceback.print_exception(error)
+        print(label_from_address("".join(traceback.format_exception(error))), end="", file=sys.stderr)
     print(f"{program}: error: {message}", file=sys.stderr, flush=True)
     if as_json:
         record = {"error": {"kind": type(error).__name__, "message": message}, "exit_code": code}
@@ -128,4 +132,4 @@ class _LineFormatter(logging.Formatter):
         self.program = program
 
     def format(self, record: logging.LogRecord) -> str:
-        return f"{self.program}: {record.levelname.lower()}: {record.getMessage()}"
+        return f"{self.program}: {record.levelname.lower()}: {label_from_address(record.getMessage())}"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brixel_edge.commands.command import add_common_arguments, run_command
-from brixel_edge.errors import BrixelError
+from brixel_edge.errors import BrixelError, SpecError
 from brixel_edge.machine.memory import parse_bytes
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _options(arguments: argparse.Namespace) -> RunOptions:
         check_target(arguments.save, is_replacing=arguments.force)
     return RunOptions(
         model=arguments.model,
-        source=arguments.camera or arguments.source or "demo:",
+        source=_source(arguments),
         backend=arguments.backend,
         precision=arguments.precision,
         openvino_precision=arguments.openvino_precision,
@@ -132,6 +132,20 @@ def _options(arguments: argparse.Namespace) -> RunOptions:
         frames=arguments.frames,
         reconnect_s=arguments.reconnect,
     )
+
+
+def _source(arguments: argparse.Namespace) -> str:
+    """What was named; an empty name, as of a variable that is not set, is refused.
+
+    Raises:
+        SpecError: it is empty.
+    """
+    for flag, given in (("--camera", arguments.camera), ("--source", arguments.source)):
+        if given is not None and not given.strip():
+            raise SpecError(f"{flag} is empty; give {flag} 0, or leave it out for the demo")
+        if given is not None:
+            return given
+    return "demo:"
 
 
 def _say(line: str) -> None:

@@ -26,8 +26,11 @@ class FeatureMap:
             where the graph saw a padded frame.
         frame_size: (height, width) of the frame [px].
         t_capture_s: when the frame was taken, on the clock of `time.monotonic()` [s].
-        frame_index: counts the frames that the source delivered, dropped ones included.
-        is_after_gap: the source was lost and came back just before this frame.
+        frame_index: sequence number; counts the frames that the source gave, dropped ones included.
+        is_after_gap: the source was lost or silent, and came back just before this frame.
+        t_utc_s: when the frame was taken [s since 1970, UTC]; None where the caller gave the frame.
+        t_stream_s: the stream's own time stamp of the frame [s]; None where it has none.
+        source: which of the sources of a stream; without passwords.
         frame_bgr: the frame itself, (H, W, 3) uint8, where the source or caller kept it.
     """
 
@@ -38,6 +41,9 @@ class FeatureMap:
     t_capture_s: float
     frame_index: int = 0
     is_after_gap: bool = False
+    t_utc_s: float | None = None
+    t_stream_s: float | None = None
+    source: str | None = None
     frame_bgr: NDArray[np.uint8] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:

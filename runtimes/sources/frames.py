@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,12 +16,14 @@ class Frame:
 
     Attributes:
         image: (H, W, 3) uint8 BGR.
-        index: counts what the source delivered, from 0.
-        t_capture_s: when it was taken, `time.monotonic()` [s]: at the end of the grab, before decoding.
-        t_media_s: its place on the source's own time line, from 0 [s].
+        index: sequence number; counts what the source gave, from 0, dropped frames included.
+        t_capture_s: when it was taken, `time.monotonic()` [s]: by the stream's stamps, or at the end of the grab.
+        t_media_s: its place in the run, from 0 [s].
         capture_s: what decoding took [s].
-        is_after_gap: the source was lost and came back just before.
+        t_stream_s: the stream's own time stamp [s]; None where it has none.
+        is_after_gap: the source was lost or silent, and came back just before.
         name: of the file, where each frame is one.
+        utc_offset_s: what makes a time of `time.monotonic()` seconds since 1970, as the clocks stood when it was taken.
     """
 
     image: NDArray[np.uint8] = field(repr=False)
@@ -28,8 +31,36 @@ class Frame:
     t_capture_s: float
     t_media_s: float
     capture_s: float
+    t_stream_s: float | None = None
     is_after_gap: bool = False
     name: str | None = None
+    utc_offset_s: float = field(default_factory=lambda: time.time() - time.monotonic())
+
+    @property
+    def t_utc_s(self) -> float:
+        """When it was taken [s since 1970, UTC]."""
+        return self.t_capture_s + self.utc_offset_s
+
+
+@dataclass(kw_only=True)
+class SourceStatus:
+    """What a live source says of itself while it is read; written by its reader, read by others.
+
+    Attributes:
+        drained: frames that were only read to empty old buffers; they have index numbers, and count as dropped.
+        reconnects: how often it was opened again.
+        failure: why it is not open now; None while it is.
+    """
+
+    drained: int = 0
+    reconnects: int = 0
+    failure: str | None = None
+
+
+def status_of(source: object) -> SourceStatus:
+    """The status of a source; that of one which keeps none is empty."""
+    status = getattr(source, "status", None)
+    return status if isinstance(status, SourceStatus) else SourceStatus()
 
 
 class FrameSource(Protocol):

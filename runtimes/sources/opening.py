@@ -5,6 +5,7 @@
     gst:<pipeline> ! appsink          GStreamer, where cv2 is built with it
     clip.mp4, folder/, 'dir/*.jpg'    files, every frame of them
     demo:                             a slow pan and zoom over photographs that come along
+    test:pattern, test:clock          a moving disc; the time painted into the pixels, readable by `read_time`
 
 A live source goes on without us, so its reader keeps only the newest frame; a file waits for us.
 """
@@ -14,12 +15,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from brixel_edge.errors import BundleError
+from brixel_edge.errors import BundleError, SpecError
 from brixel_edge.image.reading import IMAGE_SUFFIXES
-from brixel_edge.runtimes.sources.camera import is_camera_address, open_camera
+from brixel_edge.machine.addresses import label_from_address
+from brixel_edge.runtimes.sources.camera import open_camera
+from brixel_edge.runtimes.sources.camera_address import is_camera_address
 from brixel_edge.runtimes.sources.demo import DEMO, DemoSource
 from brixel_edge.runtimes.sources.frames import FrameSource
 from brixel_edge.runtimes.sources.images import ImageFiles, images_from_folder, images_from_glob
+from brixel_edge.runtimes.sources.patterns import PatternSource
 from brixel_edge.runtimes.sources.video import VideoFile, is_file_url
 
 _GLOB = re.compile(r"[*?\[]")
@@ -39,8 +43,12 @@ def open_source(text: str, reconnect_s: float = 30.0) -> FrameSource:
         BackendMissing: `gst:` without GStreamer in cv2.
         SpecError: a camera mode that cannot be read.
     """
+    if not text.strip():
+        raise SpecError("the source is empty; give a camera (0), a URL, a file, a folder, or demo:")
     if text == DEMO:
         return DemoSource()
+    if text.startswith("test:"):
+        return PatternSource(text)
     if text.startswith("gst:") or is_camera_address(text) or (_URL.match(text) and not is_file_url(text)):
         return open_camera(text, reconnect_s)
     if _URL.match(text):
@@ -59,6 +67,6 @@ def _open_files(text: str) -> FrameSource:
     if _GLOB.search(text):
         return ImageFiles(images_from_glob(text), text)
     raise BundleError(
-        f"source {text!r} is not there; give a video file, a folder or glob of images, a camera (0, /dev/video0), "
-        "a URL (rtsp://...) or demo:"
+        f"source {label_from_address(text)!r} is not there; give a video file, a folder or glob of images, a camera "
+        "(0, /dev/video0), a URL (rtsp://...) or demo:"
     )

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import cv2
 
-from brixel_edge.errors import BundleError
+from brixel_edge.errors import BundleError, SourceError
 from brixel_edge.image.reading import bgr_from_pixels
+from brixel_edge.machine.addresses import address_for_libraries, label_from_address
+from brixel_edge.runtimes.sources.diagnosis import TIMED_OUT, diagnose
 from brixel_edge.runtimes.sources.frames import Frame
 
 _LOG = logging.getLogger(__name__)
@@ -31,15 +33,30 @@ def _codec(capture: cv2.VideoCapture) -> str:
     return int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little", signed=True).decode("latin-1").strip("\0 ")
 
 
+# Together with the question why it does not open, a dead server is refused within five seconds.
+_TIMEOUT_MS, _DIAGNOSIS_S = 4000, 0.9
+
+
 def _open(path: str) -> cv2.VideoCapture | None:
     # Named, because OpenCV would else try files as numbered image sequences and more. Some boards' cv2 has no FFmpeg.
     backends = cv2.videoio_registry.getStreamBackends()
     backend = cv2.CAP_FFMPEG if cv2.CAP_FFMPEG in backends else cv2.CAP_ANY
-    capture = cv2.VideoCapture(path, backend)
+    timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _TIMEOUT_MS]
+    is_url = "://" in path and backend == cv2.CAP_FFMPEG
+    capture = cv2.VideoCapture(address_for_libraries(path), backend, timeouts if is_url else [])
     if capture.isOpened() and _codec(capture) not in _TEXT_CODECS:
         return capture
     capture.release()
     return None
+
+
+def _refusal(path: str, label: str, taken_s: float) -> BundleError | SourceError:
+    """What to say of a video that does not open: a server's reason, or the file's."""
+    if "://" in path:
+        failure = TIMED_OUT if taken_s > 0.9e-3 * _TIMEOUT_MS else diagnose(path, _DIAGNOSIS_S)
+        if failure.kind != "codec":
+            return SourceError(f"{label} does not open: it {failure.reason}", kind=failure.kind)
+    return BundleError(f"{label} is not a video that can be read; give a video file, an image, or a folder of images")
 
 
 class VideoFile:
@@ -49,19 +66,19 @@ class VideoFile:
     skipped = 0
 
     def __init__(self, path: str) -> None:
+        label = label_from_address(path)
+        start_s = time.monotonic()
         capture = _open(path)
         if capture is None:
-            raise BundleError(
-                f"{path} is not a video that can be read; give a video file, an image, or a folder of images"
-            )
+            raise _refusal(path, label, time.monotonic() - start_s)
         self._capture = capture
-        self._path = path
+        self._path = label
         self._index = 0
         self._announced = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         announced_fps = capture.get(cv2.CAP_PROP_FPS)
         self.fps = announced_fps if 0 < announced_fps < 1000 else _DEFAULT_FPS
         width, height = (int(capture.get(key)) for key in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
-        self.description = f"{path} ({width}x{height}, {self.fps:.4g} fps)"
+        self.description = f"{label} ({width}x{height}, {self.fps:.4g} fps)"
 
     def read(self) -> Frame | None:
         """The next frame; None after the last.

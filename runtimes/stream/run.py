@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from brixel_edge.image.fit import Fit
+from brixel_edge.machine.addresses import label_from_address
 from brixel_edge.machine.memory import peak_rss_bytes, rss_bytes
 from brixel_edge.model.bundle import ResolvedModel, resolve_model
 from brixel_edge.model.spec import UNTRAINED_NOTICE
@@ -209,7 +210,7 @@ class StreamRun:
         return RunReport(
             model=model.name if model else str(self._options.model or "built-in default"),
             backend=model.backend if model else None,
-            source=stream.source.description if stream else self._options.source,
+            source=stream.source.description if stream else label_from_address(self._options.source),
             notice=None if model is None or model.spec.trained else UNTRAINED_NOTICE,
             frames_in=stream.reader.frames_in if stream else 0,
             processed=self._processed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from collections.abc import Iterator
@@ -115,6 +116,7 @@ class Stream:
             infer_s=infer_s,
             total_s=total_s,
         )
+        features = dataclasses.replace(features, t_utc_s=frame.t_utc_s, t_stream_s=frame.t_stream_s)
         return StreamResult(features=features, times=times, t_media_s=frame.t_media_s, name=frame.name)
 
     def close(self) -> None:
