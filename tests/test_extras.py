@@ -77,6 +77,7 @@ WORLDS = [
     World("trt-rtx", X86, ALL_PYTHONS, {"cuda-python": 13, "tensorrt-rtx": 1}),
     World("export,trt-rtx", X86, ALL_PYTHONS, {"cuda-python": 13, "torch": 2}),
     World("export,train,openvino,video", X86, ALL_PYTHONS, {"torch": 2, "av": 0}),
+    World("weights", X86, ALL_PYTHONS, {"gdown": 0}),
     World("eval", X86, ALL_PYTHONS, {"torch": 2, "h5py": 3}),
     World("openvino,video", ARM64, ("3.10", "3.11"), {}),
     World("gpu", X86, ALL_PYTHONS, {}),

@@ -75,7 +75,8 @@ def _add_feature_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--backbone-weights", metavar="FILE", default="random",
                        help="of a backbone's name: .pth or .safetensors; pretrained (timm's hub); random")  # fmt: skip
     group.add_argument("--tap-layers", metavar="I,J,...", help="blocks from 0; the last one's map is the backbone's")
-    group.add_argument("--adapter", metavar="FILE", action="append", default=[], help="may be given several times")
+    group.add_argument("--adapter", metavar="FILE", action="append", default=[],
+                       help="or official: the authors', fetched; may be given several times")  # fmt: skip
     group.add_argument("--features", metavar="A,B,...", help=f"of {', '.join(FEATURE_NAMES)}")
     group.add_argument("--engine", metavar="E", action="append", default=[],
                        help="of a model directory, for instance onnx-int8; may be given several times")  # fmt: skip

@@ -74,7 +74,11 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--adapter", choices=get_args(AdapterKind), default="brixel", help="none: the backbone's own map"
     )
-    parser.add_argument("--adapter-weights", metavar="FILE", help="adapter.safetensors, the authors' .pth, or random")
+    parser.add_argument(
+        "--adapter-weights",
+        metavar="FILE",
+        help="adapter.safetensors, the authors' .pth, official (theirs, fetched), or random",
+    )
     parser.add_argument(
         "--conv-width", metavar="C", type=int, help="of --adapter conv with random weights: channels at 1/8 and 1/4"
     )

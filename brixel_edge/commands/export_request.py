@@ -18,7 +18,7 @@ from brixel_edge.model.engine_choice import EngineChoice, engine_choice
 from brixel_edge.model.spec import AdapterKind, ChannelOrder, SamplerKind, parse_size
 
 PROGRAM = "brixel-export"
-RANDOM, PRETRAINED = "random", "pretrained"
+RANDOM = "random"
 DINOV3 = "dinov3"  # the weights say which
 DEFAULT_VIEW_PX = 256
 

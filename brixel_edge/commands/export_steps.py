@@ -5,6 +5,7 @@ The only place where export, calibration and runtimes meet; each of them knows n
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import importlib.metadata
 import platform
@@ -20,7 +21,7 @@ from brixel_edge.calib.frames import FrameStore
 from brixel_edge.calib.sources import calibration_frames
 from brixel_edge.commands.export_engines import EngineBuilder, TensorRtBuilder, proven_engine
 from brixel_edge.commands.export_int8 import int8_speed, int8_targets, proven_int8, quantized
-from brixel_edge.commands.export_request import DEFAULT_VIEW_PX, PRETRAINED, PROGRAM, RANDOM, ExportRequest
+from brixel_edge.commands.export_request import DEFAULT_VIEW_PX, PROGRAM, RANDOM, ExportRequest
 from brixel_edge.errors import BuildError, ParityError
 from brixel_edge.export.engine.known_bad import sampler_order
 from brixel_edge.export.engine.target import target_here
@@ -48,6 +49,7 @@ from brixel_edge.model.receipt_sections import (
 )
 from brixel_edge.model.spec import UNTRAINED_NOTICE, ModelSpec, SamplerKind
 from brixel_edge.network.backbone import load_backbone
+from brixel_edge.network.official_weights import adapter_file, backbone_file
 from brixel_edge.network.student import Student, load_student
 from brixel_edge.proof.photographs import PROOF, RANGING, bundled_photographs, load_images, photographs_in
 from brixel_edge.proof.proof import PROOF_NAME, proof_from_references, save_proof
@@ -142,9 +144,11 @@ def export(request: ExportRequest) -> Iterator[tuple[Path, Receipt]]:
     Raises:
         BrixelError: the first that could not be made; those before it stay.
     """
-    backbone = load_backbone(
-        request.backbone, request.backbone_weights, tap_layers=request.tap_layers, seed=request.seed
-    )
+    weights = str(backbone_file(request.backbone, request.backbone_weights))
+    backbone = load_backbone(request.backbone, weights, tap_layers=request.tap_layers, seed=request.seed)
+    # From here on published weights are files like any other, so that the receipt names them.
+    adapter_weights = str(adapter_file(backbone.spec, request.adapter_weights))
+    request = dataclasses.replace(request, backbone_weights=weights, adapter_weights=adapter_weights)
     student = load_student(backbone, request.adapter_weights, request.adapter, seed=request.seed, conv=request.conv)
     # All sizes are refused or taken before the first is made.
     view_px = DEFAULT_VIEW_PX * student.view_scale
@@ -324,7 +328,7 @@ def _first_of(frames: FrameStore) -> Photographs:
 
 
 def _weight_file(weights: str) -> WeightFile | None:
-    if weights in (RANDOM, PRETRAINED):
+    if weights == RANDOM:
         return None
     return WeightFile(file=Path(weights).name, sha256=sha256_of(Path(weights)))
 

@@ -30,6 +30,7 @@ from brixel_edge.model.spec import AdapterKind
 from brixel_edge.network.adapter import BrixelRefiner
 from brixel_edge.network.backbone import Backbone, load_backbone
 from brixel_edge.network.flops import count_gflop
+from brixel_edge.network.official_weights import adapter_file
 from brixel_edge.network.student import UPSCALE, Student, load_student
 from brixel_edge.network.weights import read_adapter
 from brixel_edge.runtimes.model import open_model
@@ -71,10 +72,11 @@ def feature_kinds(settings: EvalSettings, device: torch.device, view: Size) -> l
 
 def _adapted(backbone: Backbone, path: str) -> _Adapted:
     """A student of an adapter file, which says itself what kind it is; the authors' files are the paper's kind."""
-    _, metadata = read_adapter(Path(path))
+    file = Path(adapter_file(backbone.spec, path))
+    _, metadata = read_adapter(file)
     kind = cast(AdapterKind, metadata.get("adapter", "brixel"))
-    student = load_student(backbone, path, kind)
-    return _Adapted(name=_name_of(Path(path)), student=student, identity=sha256_of(Path(path))[:32])
+    student = load_student(backbone, file, kind)
+    return _Adapted(name=_name_of(file), student=student, identity=sha256_of(file)[:32])
 
 
 def _name_of(path: Path) -> str:

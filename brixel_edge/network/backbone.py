@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from brixel_edge.errors import BundleError, SpecError
 from brixel_edge.model.adapters import check_multiple
 from brixel_edge.model.backbones import BackboneSpec, backbone_spec
+from brixel_edge.network.official_weights import backbone_file
 from brixel_edge.network.rotation import pin_rotations
 from brixel_edge.network.weights import (
     architecture_from_meta,
@@ -28,7 +29,7 @@ from brixel_edge.network.weights import (
     weight_format,
 )
 
-RANDOM, PRETRAINED = "random", "pretrained"
+RANDOM = "random"
 
 
 class Backbone(nn.Module):
@@ -91,12 +92,12 @@ class Backbone(nn.Module):
         return Backbone(vit, self.spec, self.trained)
 
 
-def create_vit(spec: BackboneSpec, pretrained: bool = False) -> Any:
+def create_vit(spec: BackboneSpec) -> Any:
     """Timm's model of a spec, without head or pooling, for any image size."""
     overrides: dict[str, Any] = dict(spec.overrides)
     return timm.create_model(
         spec.timm_name,
-        pretrained=pretrained,
+        pretrained=False,
         num_classes=0,
         global_pool="",
         dynamic_img_size=True,
@@ -111,19 +112,19 @@ def load_backbone(
 
     Args:
         name: a name of the table, or `dinov3`, which takes the architecture from the weights' shapes.
-        weights: a file (.pth, .safetensors), `pretrained` for timm's hub, or `random` for seeded random weights.
+        weights: a file (.pth, .safetensors), `pretrained` for timm's hub (kept in the cache of `official_weights`), or
+            `random` for seeded random weights.
         tap_layers: overrides the table; blocks from 0, rising.
         seed: of the random weights.
 
     Raises:
         SpecError: unknown name or layers that are not there.
-        BundleError: a file that is no such backbone; weights that could not be fetched.
+        BundleError: a file that is no such backbone.
+        BackendMissing: published weights that could not be fetched.
     """
     if weights == RANDOM:
         return _random_backbone(_with_taps(backbone_spec(name), tap_layers), seed)
-    if weights == PRETRAINED:
-        return _pretrained_backbone(_with_taps(backbone_spec(name), tap_layers))
-    path = Path(weights)
+    path = Path(backbone_file(name, weights))
     state = read_state(path)
     layout = weight_format(state)
     if layout == "transformers":
@@ -171,13 +172,3 @@ def _random_backbone(spec: BackboneSpec, seed: int) -> Backbone:
                 # DINOv3 starts at 1e-5, which would leave every block without effect.
                 nn.init.constant_(parameter, 0.5)
     return Backbone(vit, spec, trained=False)
-
-
-def _pretrained_backbone(spec: BackboneSpec) -> Backbone:
-    try:
-        return Backbone(create_vit(spec, pretrained=True), spec, trained=True)
-    except (OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BundleError(
-            f"weights of {spec.timm_name} could not be fetched ({reason}); give them as --backbone-weights FILE"
-        ) from error

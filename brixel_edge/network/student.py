@@ -21,6 +21,7 @@ from brixel_edge.model.spec import AdapterKind
 from brixel_edge.network.adapter import BrixelRefiner
 from brixel_edge.network.backbone import RANDOM, Backbone
 from brixel_edge.network.conv_adapter import ConvRefiner
+from brixel_edge.network.official_weights import adapter_file
 from brixel_edge.network.weights import read_adapter, strict_load
 
 UPSCALE = 4
@@ -118,7 +119,7 @@ def load_student(
 
     Args:
         backbone: frozen.
-        weights: an adapter file of ours or of the authors', or `random`.
+        weights: an adapter file of ours or of the authors', `official` for the authors' (fetched), or `random`.
         adapter: kind of refiner; `none` ignores `weights`.
         seed: of random weights.
         conv: settings of random weights of the kind `conv`; a file says its own.
@@ -129,7 +130,7 @@ def load_student(
     dim, taps = backbone.spec.width, len(backbone.spec.tap_layers)
     if adapter == "none" or weights == RANDOM:
         return Student(backbone, build_refiner(dim, taps, adapter, seed, conv)).eval()
-    path = Path(weights)
+    path = Path(adapter_file(backbone.spec, weights))
     state, metadata = read_adapter(path)
     _check_metadata(metadata, backbone, adapter, path)
     refiner = build_refiner(dim, taps, adapter, seed, _conv_settings(metadata, path) if adapter == "conv" else None)
