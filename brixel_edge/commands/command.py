@@ -62,7 +62,7 @@ def run_command(parser: argparse.ArgumentParser, command: Command, argv: list[st
         SystemExit: by argparse, with 0 for --help and 2 for a usage error.
     """
     # Replaced on this one parser: a class of ours would be a second thing that every command has to know.
-    parser.error = functools.partial(_usage_error, parser)  # type: ignore[method-assign]
+    parser.error = functools.partial(_usage_error, parser)  # type: ignore[method-assign]  # argparse has no hook
     arguments = parser.parse_args(argv)
     level = logging.DEBUG if arguments.debug else logging.WARNING
     try:

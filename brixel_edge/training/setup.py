@@ -244,12 +244,12 @@ def _distiller(
         # Running statistics are equal in all processes already. torch 2.15 renamed the argument.
         known = inspect.signature(DistributedDataParallel).parameters
         name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-        network = DistributedDataParallel(student, device_ids=devices, **{name: False})  # type: ignore[arg-type]
+        network = DistributedDataParallel(student, device_ids=devices, **{name: False})  # type: ignore[arg-type]  # a dict of one bool
     assert student.refiner is not None
     optimiser = torch.optim.Adam(student.refiner.parameters(), lr=settings.learning_rate)
     teacher: Callable[[Tensor], list[Tensor]] = student.backbone
     if settings.is_compiled:
-        teacher = torch.compile(student.backbone)  # type: ignore[assignment]
+        teacher = torch.compile(student.backbone)  # type: ignore[assignment]  # compile returns a callable
     return Distiller(
         student,
         network,
