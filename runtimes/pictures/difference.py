@@ -75,7 +75,7 @@ def error_colours(row: Comparison) -> NDArray[np.uint8]:
     errors = 1.0 - cell_cosines(row.reference, row.candidate)
     exponents = np.log10(np.clip(errors, 10**_LOW_EXPONENT, 1.0))
     scaled = np.clip((exponents - _LOW_EXPONENT) / (_HIGH_EXPONENT - _LOW_EXPONENT), 0.0, 1.0)
-    levels = (scaled * 255).astype(np.uint8).reshape(h, w)
+    levels = (np.nan_to_num(scaled) * 255).astype(np.uint8).reshape(h, w)
     painted = np.asarray(cv2.applyColorMap(levels, cv2.COLORMAP_TURBO), np.uint8)
     painted[~np.isfinite(row.candidate[0]).all(axis=0)] = 255
     return painted
