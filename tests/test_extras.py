@@ -139,8 +139,8 @@ def folder(tmp_path_factory, photograph_paths) -> Path:
 
 INT8 = "brixel-export --engine onnx-int8 --calib photos --calib-n 16 --size 64x96 --min-speedup 0 --out int8.brixel"
 TRAIN = (
-    "brixel-train --data photos --val photos --backbone vit_mini_dinov3 --backbone-weights random --adapter conv --size 64x64 "
-    "--batch 2 --steps 2 --workers 0 --out run"
+    "brixel-train --data photos --val photos --backbone vit_mini_dinov3 --backbone-weights random --adapter conv "
+    "--size 64x64 --batch 2 --steps 2 --workers 0 --out run"
 )
 PROMISES = {
     "": ["brixel-run --headless --frames 2", "brixel-run --source clip.mp4 --headless", "brixel-inspect --help"],

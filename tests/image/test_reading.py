@@ -104,7 +104,7 @@ def test_a_transparent_png_is_on_white_wherever_it_is_read(tmp_path, mode, opaqu
     readings = {
         "stream": source.read().image,
         "proof": load_images([path], HEIGHT, WIDTH)[0][0],
-        "calibration": calibration_frames(str(tmp_path), image)[0],
+        "calibration": calibration_frames(str(tmp_path), image)[0][0],
         "training": photograph_view(path, HEIGHT, WIDTH, lambda height, width: (0, 0, width, height))[..., ::-1],
     }
     expected = np.full((HEIGHT, WIDTH, 3), opaque, np.uint8)
