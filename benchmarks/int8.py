@@ -3,7 +3,7 @@
     python benchmarks/int8.py NAME.brixel --frames FOLDER [--rounds 11] [--threads 2 1] [--out results/int8_NAME.json]
 
 Quantises the model, unless --int8 names a folder where that was done, and times ONNX Runtime (fp32, INT8, dynamic INT8)
-and OpenVINO (fp32, its default precision, INT8 with the rest in fp32, INT8 with its default) call by call in turn. A
+and OpenVINO (fp32, bf16, INT8 with the rest in fp32, INT8 as runtimes run it) call by call in turn. A
 ratio is the median over the rounds of that round's ratio to fp32 of the same backend.
 """
 
@@ -132,14 +132,14 @@ def measure_openvino(graph: Path, folder: Path, image: Image, threads: int, roun
     """OpenVINO: two float precisions, INT8 with either for the rest, and whether INT8 is worth it."""
     int8 = folder / "graph.int8.onnx"
     engines: dict[str, Engine] = {
-        "fp32": OpenVinoEngine(graph, threads=threads, hint="f32"),
-        "default": OpenVinoEngine(graph, threads=threads),
-        "int8, rest fp32": OpenVinoEngine(int8, threads=threads, hint="f32"),
-        "int8, rest default": OpenVinoEngine(int8, threads=threads),
+        "fp32": OpenVinoEngine(graph, threads=threads, precision="f32"),
+        "bf16": OpenVinoEngine(graph, threads=threads, precision="bf16"),
+        "int8, rest fp32": OpenVinoEngine(int8, threads=threads, precision="f32"),
+        "int8": OpenVinoEngine(int8, threads=threads),
     }
     found = rows(timed(engines, image, rounds))
-    floats = {name: found[name]["median_ms"] for name in ("fp32", "default")}
-    verdict = speed_verdict(found["int8, rest default"]["median_ms"], floats)
+    floats = {name: found[name]["median_ms"] for name in ("fp32", "bf16")}
+    verdict = speed_verdict(found["int8"]["median_ms"], floats)
     return {"latency": found, "verdict": verdict.message}
 
 

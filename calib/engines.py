@@ -1,8 +1,7 @@
 """Running a graph for measurement: ONNX Runtime and OpenVINO behind one call, uint8 image in, named arrays out.
 
 What the device uses is `brixel_edge.runtimes`; these need more (every output, a fixed thread count, kernels counted)
-and less (no streams, no budget). OpenVINO runs INT8 graphs with its default for what is not integer, as a user has
-it; on CPUs with AVX512-BF16 or AMX that is bfloat16. Float references take the hint `f32`.
+and less (no streams, no budget). What OpenVINO computes in is what a user of the graph gets.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from brixel_edge.calib.frames import Image
 from brixel_edge.errors import BackendMissing
+from brixel_edge.machine.openvino_hint import OpenVinoPrecision, precision_hint
 from brixel_edge.machine.ort_session import open_session
 
 Outputs = dict[str, NDArray[np.float32]]
@@ -60,22 +60,29 @@ class OpenVinoEngine:
     Args:
         path: ONNX file.
         threads: of inference.
-        hint: precision of what is not integer, `f32` or `bf16`; "" is OpenVINO's default.
+        precision: of what is not integer; see `brixel_edge.machine.openvino_hint`.
         profiled: keep the kind of kernel that ran for every node.
 
     Raises:
         BackendMissing: OpenVINO is not installed.
     """
 
-    def __init__(self, path: Path, *, threads: int = 2, hint: str = "", profiled: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, threads: int = 2, precision: OpenVinoPrecision = "auto", profiled: bool = False
+    ) -> None:
         try:
             import openvino
         except ImportError as error:
             raise BackendMissing("OpenVINO is not installed; pip install 'brixel-edge[openvino]'") from error
-        settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "PERF_COUNT": profiled}
-        if hint:
-            settings["INFERENCE_PRECISION_HINT"] = hint
-        self.compiled = openvino.compile_model(str(path), "CPU", settings)
+        core = openvino.Core()
+        model = core.read_model(str(path))
+        settings = {
+            "INFERENCE_NUM_THREADS": threads,
+            "PERFORMANCE_HINT": "LATENCY",
+            "PERF_COUNT": profiled,
+            "INFERENCE_PRECISION_HINT": precision_hint(model, precision),
+        }
+        self.compiled = core.compile_model(model, "CPU", settings)
         self.request = self.compiled.create_infer_request()
         self.names = [output.get_any_name() for output in self.compiled.outputs]
 

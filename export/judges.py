@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from brixel_edge.errors import BuildError
 from brixel_edge.export.graph.to_onnx import INPUT_NAME, OUTPUT_NAME
 from brixel_edge.export.half.rounding import rounding_from_half
+from brixel_edge.machine.openvino_hint import precision_hint
 from brixel_edge.machine.ort_session import open_session
 from brixel_edge.model.spec import Precision
 
@@ -61,7 +62,7 @@ class RoundingJudge:
 
 
 class OpenVinoJudge:
-    """OpenVINO on the CPU, the file as it is; bfloat16 runs natively where the CPU has it."""
+    """OpenVINO on the CPU, the file as it is, in the types that a runtime gives it by default."""
 
     name = "openvino"
 
@@ -70,7 +71,9 @@ class OpenVinoJudge:
         import openvino
 
         try:
-            compiled = openvino.compile_model(str(graph), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+            core = openvino.Core()
+            model = core.read_model(str(graph))
+            compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": precision_hint(model, "auto")})
         except RuntimeError as error:
             raise BuildError(f"OpenVINO refuses {graph.name}: {str(error).splitlines()[-1][:200]}") from error
         return [np.array(compiled([image])[OUTPUT_NAME]) for image in images]

@@ -16,11 +16,12 @@ from typing import Literal, get_args
 
 from brixel_edge.errors import BackendMissing, SpecError
 from brixel_edge.machine.memory import release_free_memory
+from brixel_edge.machine.openvino_hint import OpenVinoPrecision, has_bf16
 from brixel_edge.machine.tensorrt import INSTALL_HINTS, MODULES
 from brixel_edge.model.bundle import ORT_INT8_NAME, ResolvedModel, graph_name
 from brixel_edge.model.engine_file import identity_from_name
 from brixel_edge.model.spec import ModelSpec
-from brixel_edge.runtimes.runtime import OpenVinoPrecision, Runtime, RuntimeSettings
+from brixel_edge.runtimes.runtime import Runtime, RuntimeSettings
 
 BackendName = Literal["auto", "ort", "openvino", "trt"]
 Opener = Callable[[Path, RuntimeSettings], Runtime]
@@ -122,12 +123,12 @@ class Engine:
     backend: str
     size: tuple[int, int]
     threads: int | None = None
-    openvino_precision: OpenVinoPrecision = "f32"
+    openvino_precision: OpenVinoPrecision = "auto"
 
     @property
     def name(self) -> str:
         """For instance `graph.fp32.onnx, ort`."""
-        hint = f" {self.openvino_precision}" if self.openvino_precision != "f32" else ""
+        hint = f" {self.openvino_precision}" if self.openvino_precision != "auto" else ""
         return f"{self.path.name}, {self.backend}{hint}"
 
     @property
@@ -155,7 +156,7 @@ def engines_of_folder(folder: Path, spec: ModelSpec, threads: int | None = None)
     """
     found: list[Engine] = []
 
-    def add(path: Path, backend: str, openvino_precision: OpenVinoPrecision = "f32") -> None:
+    def add(path: Path, backend: str, openvino_precision: OpenVinoPrecision = "auto") -> None:
         size = (spec.image.height, spec.image.width)
         found.append(
             Engine(path=path, backend=backend, size=size, threads=threads, openvino_precision=openvino_precision)
@@ -168,7 +169,7 @@ def engines_of_folder(folder: Path, spec: ModelSpec, threads: int | None = None)
             add(path, "ort")
         if has_openvino and path.name != ORT_INT8_NAME:
             add(path, "openvino")
-        if has_openvino and path.name == graph_name("fp32") and _has_bf16():
+        if has_openvino and path.name == graph_name("fp32") and has_bf16():
             add(path, "openvino", "bf16")
     for path in sorted(folder.glob("engine.*.plan")):
         add(path, "trt")
@@ -182,10 +183,3 @@ def engines_of_model(resolved: ResolvedModel, threads: int | None = None) -> lis
     size = (resolved.spec.image.height, resolved.spec.image.width)
     backends = ("ort", "openvino") if has_backend("openvino") else ("ort",)
     return [Engine(path=resolved.graph, backend=backend, size=size, threads=threads) for backend in backends]
-
-
-def _has_bf16() -> bool:
-    """Whether OpenVINO computes in bfloat16 on this CPU."""
-    import openvino
-
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

@@ -131,7 +131,7 @@ def open_model(
     fit: Fit = "stretch",
     threads: int | None = None,
     precision: str | None = None,
-    openvino_precision: OpenVinoPrecision = "f32",
+    openvino_precision: OpenVinoPrecision = "auto",
 ) -> Model:
     """Open a model; close it when done, or use it in a `with`.
 
@@ -142,7 +142,8 @@ def open_model(
             `pad` (all of it, with bars).
         threads: of CPU backends; None takes one per core.
         precision: which graph of a model directory; None takes fp32 if there.
-        openvino_precision: in what OpenVINO computes float graphs, `f32` or the faster `bf16`.
+        openvino_precision: in what OpenVINO computes what is not integer: `f32`, the faster `bf16`, or `auto`, which is
+            f32 for float graphs and bf16 for INT8 graphs where the CPU has it.
 
     Raises:
         BundleError: no model there, or not one that the backend can run.

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from brixel_edge.errors import SpecError
-
-OpenVinoPrecision = Literal["f32", "bf16"]
+from brixel_edge.machine.openvino_hint import OpenVinoPrecision
 
 # Samples of deformable attention, outputs of a graph only so that TensorRT does not fuse them. Nobody reads them.
 MATERIALISED_PREFIX = "materialised."
@@ -43,13 +42,14 @@ class RuntimeSettings:
 
     Attributes:
         threads: of the CPU backends; None takes one per core.
-        openvino_precision: in what OpenVINO computes float graphs; bf16 is faster where the CPU has it, and differs.
+        openvino_precision: in what OpenVINO computes what is not integer. `auto` is f32 for float graphs, and for INT8
+            graphs bf16 where the CPU has it; see `brixel_edge.machine.openvino_hint`.
         is_proven_first: a TensorRT engine that was never proven on this device must pass its gate before it is handed
             out; False is for who runs the gate anyway.
     """
 
     threads: int | None = None
-    openvino_precision: OpenVinoPrecision = "f32"
+    openvino_precision: OpenVinoPrecision = "auto"
     is_proven_first: bool = True
 
     def __post_init__(self) -> None:

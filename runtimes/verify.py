@@ -165,7 +165,7 @@ def _chosen(bundle: Bundle, option: str | None, threads: int | None) -> list[Eng
     every = [
         engine
         for engine in engines_of_folder(bundle.root, bundle.spec, threads)
-        if engine.openvino_precision == "f32" and engine.path.name in bundle.receipt.files
+        if engine.openvino_precision == "auto" and engine.path.name in bundle.receipt.files
     ]
     found = [engine for engine in every if option in (None, engine.option)]
     if not found:

@@ -71,9 +71,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--openvino-precision",
-        choices=("f32", "bf16"),
-        default="f32",
-        help="bf16: faster where the CPU has it, less exact",
+        choices=("auto", "f32", "bf16"),
+        default="auto",
+        help="auto: f32, and bf16 around the integers of INT8; bf16: faster where the CPU has it, less exact",
     )
     parser.add_argument("--threads", metavar="N", type=_positive_count, help="of CPU backends (default: one per core)")
     parser.add_argument(

@@ -11,6 +11,7 @@ import openvino
 from numpy.typing import NDArray
 
 from brixel_edge.errors import BundleError, SpecError
+from brixel_edge.machine.openvino_hint import precision_hint
 from brixel_edge.runtimes.runtime import MATERIALISED_PREFIX, RuntimeSettings
 
 _DTYPES: dict[str, type[np.generic]] = {
@@ -24,17 +25,14 @@ _DTYPES: dict[str, type[np.generic]] = {
 
 def _compiled(path: Path, settings: RuntimeSettings) -> openvino.CompiledModel:
     core = openvino.Core()
-    if settings.openvino_precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        raise SpecError("this CPU has no bfloat16 instructions (AVX512_BF16 or AMX); use f32")
-    options: dict[str, str | int] = {
-        "PERFORMANCE_HINT": "LATENCY",
-        # The default is bf16 where the CPU has it, which changes the numbers; so it is always said.
-        "INFERENCE_PRECISION_HINT": settings.openvino_precision,
-    }
+    options: dict[str, str | int] = {"PERFORMANCE_HINT": "LATENCY"}
     if settings.threads:
         options["INFERENCE_NUM_THREADS"] = settings.threads
     try:
-        return core.compile_model(core.read_model(str(path)), "CPU", options)
+        model = core.read_model(str(path))
+        # OpenVINO's own default is bf16 for all where the CPU has it, which changes the numbers; so it is always said.
+        options["INFERENCE_PRECISION_HINT"] = precision_hint(model, settings.openvino_precision)
+        return core.compile_model(model, "CPU", options)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[-200:]
         raise BundleError(f"OpenVINO cannot run {path} ({reason}); export it again, or use --backend ort") from error

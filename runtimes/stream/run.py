@@ -40,7 +40,7 @@ class RunOptions:
         source: see `brixel_edge.runtimes.sources.opening`.
         backend: see `open_model`; as are the next four.
         precision: which graph of a model directory.
-        openvino_precision: f32 or bf16.
+        openvino_precision: auto, f32 or bf16.
         threads: of CPU backends.
         fit: of frames of another aspect.
         budget_bytes: memory that the process may take; None for no bound.
@@ -55,7 +55,7 @@ class RunOptions:
     source: str = "demo:"
     backend: str = "auto"
     precision: str | None = None
-    openvino_precision: OpenVinoPrecision = "f32"
+    openvino_precision: OpenVinoPrecision = "auto"
     threads: int | None = None
     fit: Fit = "stretch"
     budget_bytes: int | None = None

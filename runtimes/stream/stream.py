@@ -140,7 +140,7 @@ def stream(
     fit: Fit = "stretch",
     threads: int | None = None,
     precision: str | None = None,
-    openvino_precision: OpenVinoPrecision = "f32",
+    openvino_precision: OpenVinoPrecision = "auto",
     reconnect_s: float = 30.0,
 ) -> Iterator[FeatureMap]:
     """Open a model and a source, and go.

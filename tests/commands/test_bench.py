@@ -23,7 +23,7 @@ def model(mini_fp16_bundle, tmp_path):
 
 @pytest.mark.parametrize("flags", [[], ["--in-turn"]])
 def test_all_engines_are_measured(model, capsys, monkeypatch, flags):
-    monkeypatch.setattr("brixel_edge.runtimes.engines._has_bf16", lambda: False)
+    monkeypatch.setattr("brixel_edge.runtimes.engines.has_bf16", lambda: False)
     (model / "graph.fp16.onnx").unlink()
     assert main([str(model), *QUICK, *flags, "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
@@ -67,7 +67,7 @@ def test_who_is_measured_with_what(tmp_path, monkeypatch):
         (tmp_path / f"graph.{name}.onnx").touch()
     (tmp_path / "engine.sm87.10.3.0.fp16.plan").touch()
     (tmp_path / "plan.json").touch()
-    monkeypatch.setattr("brixel_edge.runtimes.engines._has_bf16", lambda: True)
+    monkeypatch.setattr("brixel_edge.runtimes.engines.has_bf16", lambda: True)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: SimpleNamespace() if name == "openvino" else None)
     assert [entry.name for entry in engines_of_folder(tmp_path, tiny_spec())] == [
         "graph.bf16.onnx, openvino",

@@ -147,5 +147,5 @@ def test_an_unknown_backend_is_refused():
 def test_settings_that_cannot_be_are_refused():
     with pytest.raises(SpecError, match="threads=0 is not positive"):
         RuntimeSettings(threads=0)
-    with pytest.raises(SpecError, match="'fp32' is not one of f32, bf16"):
+    with pytest.raises(SpecError, match="'fp32' is not one of auto, f32, bf16"):
         RuntimeSettings(openvino_precision="fp32")
