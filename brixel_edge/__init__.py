@@ -14,8 +14,7 @@ Names are loaded at their first use, so that importing the package costs next to
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # typing's own costs milliseconds, in which Ctrl-C is still Python's
 if TYPE_CHECKING:
     from brixel_edge.model.features import FeatureMap
     from brixel_edge.runtimes.model import Model, open_model

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
 import math
 import os
-import signal
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brixel_edge.commands.command import add_common_arguments, run_command
+from brixel_edge.commands.command import EXIT_INTERRUPTED, add_common_arguments, run_command
+from brixel_edge.commands.stop_signals import StopSignals, end_at_once
 from brixel_edge.errors import BrixelError, SpecError
 from brixel_edge.machine.memory import parse_bytes
 
@@ -149,45 +149,28 @@ def _source(arguments: argparse.Namespace) -> str:
 
 
 def _say(line: str) -> None:
-    print(f"{PROGRAM}: {line}", file=sys.stderr, flush=True)
+    # Who read our lines may be gone (`2>&1 | head`); that ends no run.
+    with contextlib.suppress(OSError, ValueError):
+        print(f"{PROGRAM}: {line}", file=sys.stderr, flush=True)
 
 
-@contextmanager
-def _stop_on_signals() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set; a second one ends the process, as it would without us."""
-    stop = threading.Event()
-    before: dict[int, Any] = {}
-
-    def restore(*_: object) -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def handle(*_: object) -> None:
-        stop.set()
-        for number in before:
-            signal.signal(number, signal.SIG_DFL)
-
-    if threading.current_thread() is threading.main_thread():
-        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+def _run(arguments: argparse.Namespace, signals: StopSignals) -> tuple[dict[str, Any], str]:
     try:
-        yield stop
-    finally:
-        restore()
-
-
-def _run(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    with _stop_on_signals() as stop:
         options = _options(arguments)
         from brixel_edge.runtimes.stream.run import StreamRun
-
-        run = StreamRun(options, stop, _say, None if arguments.quiet else _say)
-        try:
-            report = run.run()
-        except BrixelError:
-            # A stream that was lost after an hour still has figures; stdout is for results, and this is none.
-            if (report := run.report()).processed:
-                print(report.table(), file=sys.stderr)
-            raise
+    except Exception as error:
+        if signals.is_set():  # an import that is broken off raises whatever its author thought of
+            raise KeyboardInterrupt from error
+        raise
+    signals.is_interrupting = False
+    run = StreamRun(options, signals, _say, None if arguments.quiet else _say)
+    try:
+        report = run.run()
+    except BrixelError:
+        # A stream that was lost after an hour still has figures; stdout is for results, and this is none.
+        if (report := run.report()).processed:
+            print(report.table(), file=sys.stderr)
+        raise
     return report.to_json(), report.table()
 
 
@@ -203,10 +186,23 @@ def _set_up_libraries() -> None:
         os.environ.setdefault(name, value)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Entry point of brixel-run."""
+def main(argv: list[str] | None = None, signals: StopSignals | None = None) -> int:
+    """brixel-run; its entry point is `start.main`.
+
+    Args:
+        argv: None takes those of the process.
+        signals: installed already; None installs them here.
+    """
     _set_up_libraries()
-    code = run_command(build_parser(), _run, argv)
+    if signals is None:
+        signals = StopSignals()
+        signals.install()
+    try:
+        code = run_command(build_parser(), functools.partial(_run, signals=signals), argv)
+    finally:
+        signals.restore()
+    if code == EXIT_INTERRUPTED and signals.is_set():
+        end_at_once("--json" in (sys.argv if argv is None else argv))
     if argv is None and any(thread.name.startswith("brixel-") for thread in threading.enumerate()):
         # A thread is inside a driver or an engine that does not return; the interpreter would wait for it, or crash.
         sys.stdout.flush()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from brixel_edge.machine.memory import format_bytes, rss_bytes
-from brixel_edge.runtimes.stream.timing import LatencyStats, StageTimes
+
+if TYPE_CHECKING:
+    from brixel_edge.runtimes.stream.timing import LatencyStats, StageTimes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,26 @@ class RunReport:
     peak_memory_bytes: int | None
     memory_plan: dict[str, int] | None
     saved: str | None
+
+    @classmethod
+    def of_nothing(cls) -> RunReport:
+        """Of a run that was stopped before it began."""
+        return cls(
+            model="none",
+            backend=None,
+            source="not opened",
+            notice=None,
+            frames_in=0,
+            processed=0,
+            dropped=0,
+            skipped=0,
+            gaps=0,
+            elapsed_s=0.0,
+            stages={},
+            peak_memory_bytes=None,
+            memory_plan=None,
+            saved=None,
+        )
 
     @property
     def fps(self) -> float:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from brixel_edge.image.fit import Fit
 from brixel_edge.machine.addresses import label_from_address
@@ -66,6 +66,14 @@ class RunOptions:
     reconnect_s: float = 30.0
 
 
+class StopFlag(Protocol):
+    """Set when the run shall end; a `threading.Event` is one."""
+
+    def is_set(self) -> bool:
+        """Whether it is."""
+        ...
+
+
 class StreamRun:
     """One run; `run` returns its report.
 
@@ -79,7 +87,7 @@ class StreamRun:
     def __init__(
         self,
         options: RunOptions,
-        stop: threading.Event,
+        stop: StopFlag,
         say: Callable[[str], None],
         say_figures: Callable[[str], None] | None = None,
     ) -> None:

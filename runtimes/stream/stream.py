@@ -21,10 +21,13 @@ from brixel_edge.runtimes.sources.frames import Frame, FrameSource
 from brixel_edge.runtimes.sources.opening import open_source
 from brixel_edge.runtimes.stream.reader import Arrival, FrameReader
 from brixel_edge.runtimes.stream.timing import StageTimes
+from brixel_edge.runtimes.stream.waiting import result_of
 
 _LOG = logging.getLogger(__name__)
 # Two frames of 720p: enough to keep decoding and inference apart, little beside a model.
 QUEUE_BYTES = 8 * MIB
+# How long a reader inside a driver is waited for; Ctrl-C in a user's loop shall end it within a second.
+_GRACE_S = 0.4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +124,7 @@ class Stream:
 
     def close(self) -> None:
         """Stop reading and let go of the source."""
-        self.reader.close()
+        self.reader.close(_GRACE_S)
 
     def __enter__(self) -> Stream:
         return self
@@ -130,6 +133,23 @@ class Stream:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _warm_model(
+    path: str | Path | None,
+    backend: str,
+    fit: Fit,
+    threads: int | None,
+    precision: str | None,
+    openvino_precision: OpenVinoPrecision,
+) -> Model:
+    model = open_model(path, backend, fit, threads, precision, openvino_precision)
+    try:
+        model.warm_up()
+    except BaseException:
+        model.close()
+        raise
+    return model
 
 
 def stream(
@@ -167,14 +187,12 @@ def stream(
         BackendMissing: a backend that is not installed.
     """
     # The source first: whether it is there shows at once, and a model may take seconds.
-    frames = open_source(source, reconnect_s)
+    frames = result_of(lambda: open_source(source, reconnect_s))
     try:
-        model = open_model(path, backend, fit, threads, precision, openvino_precision)
+        model = result_of(lambda: _warm_model(path, backend, fit, threads, precision, openvino_precision))
     except BaseException:
         frames.close()
         raise
-    with model:
-        model.warm_up()
-        with Stream(model, frames) as results:
-            for result in results:
-                yield result.features
+    with model, Stream(model, frames) as results:
+        for result in results:
+            yield result.features

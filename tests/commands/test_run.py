@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -307,19 +306,6 @@ def test_a_signal_ends_a_run_whose_engine_hangs(graph, folder, tmp_path):
     output, errors = process.communicate(timeout=20)
     assert process.returncode == 0, errors
     assert "processed    0" in output
-
-
-@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-def test_a_second_interrupt_kills():
-    from brixel_edge.commands.run import _stop_on_signals
-
-    before = signal.getsignal(signal.SIGINT)
-    with _stop_on_signals() as stop:
-        assert not stop.is_set()
-        signal.raise_signal(signal.SIGINT)
-        assert stop.is_set()
-        assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
-    assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_other_threads_may_run_it(graph, folder, capsys):

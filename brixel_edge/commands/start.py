@@ -1,0 +1,22 @@
+"""The entry point of brixel-run: the handlers of Ctrl-C and SIGTERM first, then the imports."""
+
+from __future__ import annotations
+
+import sys
+
+from brixel_edge.commands.stop_signals import StopSignals, end_at_once
+
+
+def main() -> int:
+    """What `brixel-run` calls."""
+    signals = StopSignals()
+    signals.install()
+    try:
+        from brixel_edge.commands import run
+
+        return run.main(signals=signals)
+    except BaseException:
+        # An import that is broken off raises whatever its author thought of.
+        if not signals.is_set():
+            raise
+        end_at_once("--json" in sys.argv)
