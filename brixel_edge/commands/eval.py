@@ -103,6 +103,7 @@ def _add_machine_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--threads", metavar="N", type=int, help="of the CPU (default: one per core)")
     group.add_argument("--cache", metavar="DIR", type=Path, help="keep features here, in fp16; default: in memory")
     group.add_argument("--cache-budget", metavar="SIZE", default="8GiB", help="the most they may take (default 8GiB)")
+    group.add_argument("--write-receipt", action="store_true", help="add the engines' scores to the model's model.json")
     group.add_argument("--out", metavar="DIR", type=Path, help="write eval.json, eval.md, eval.png and the probes")
 
 
@@ -138,6 +139,7 @@ def settings_from_arguments(arguments: argparse.Namespace) -> EvalSettings:
         device=arguments.device,
         threads=arguments.threads,
         out=arguments.out,
+        is_receipt_written=arguments.write_receipt,
     )
 
 
@@ -175,12 +177,16 @@ def main(argv: list[str] | None = None) -> int:
     def command(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
         _load_torch_side()
         from brixel_edge.evaluation.evaluate import evaluate
-        from brixel_edge.evaluation.results import table, write_results
+        from brixel_edge.evaluation.results import evaluations_of, table, write_results
+        from brixel_edge.model.bundle import add_evaluations
 
         settings = settings_from_arguments(arguments)
         record = evaluate(settings)
-        if settings.out is not None and os.environ.get("RANK", "0") == "0":
-            write_results(settings.out, record)
+        if os.environ.get("RANK", "0") == "0":
+            if settings.out is not None:
+                write_results(settings.out, record)
+            if settings.is_receipt_written:
+                add_evaluations(Path(settings.model), evaluations_of(record))
         return record, table(record)
 
     with _quiet_unless_first():

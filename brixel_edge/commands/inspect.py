@@ -97,8 +97,22 @@ def _receipt_lines(receipt: Receipt, intact: dict[str, str]) -> list[str]:
     for name, kinds in receipt.precisions.items():
         lines += ["", f"{name}: {_totals(kinds)}, sampling by {receipt.samplers.get(name, 'unknown')}"]
         lines += [f"  {line}" for line in _island_lines(receipt.islands.get(name))]
-    lines += [*_engine_lines(receipt), *_attempt_lines(receipt), *_measured_lines(receipt.measured)]
+    lines += [*_engine_lines(receipt), *_attempt_lines(receipt), *_evaluation_lines(receipt)]
+    lines += _measured_lines(receipt.measured)
     return [*lines, "", "made by " + ", ".join(f"{name} {version}" for name, version in receipt.tools.items())]
+
+
+def _evaluation_lines(receipt: Receipt) -> list[str]:
+    if not receipt.evaluations:
+        return []
+    lines = ["", f"{'scores':<40}{'mean':>9}{'spread':>9}  task"]
+    for entry in receipt.evaluations:
+        name = f"{entry.file}, {entry.backend}"
+        what = (
+            f"{entry.score} of {entry.task}, {entry.probe} probe, {entry.pictures} pictures, protocol {entry.protocol}"
+        )
+        lines.append(f"  {name:<38}{entry.mean:>9.4f}{entry.deviation:>9.4f}  {what}")
+    return lines
 
 
 def _spec_lines(spec: ModelSpec) -> list[str]:

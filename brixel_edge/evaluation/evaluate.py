@@ -22,11 +22,11 @@ from brixel_edge.evaluation.metrics import Metric, Scores, metric_of
 from brixel_edge.evaluation.objects import ObjectScore, score_objects, summary
 from brixel_edge.evaluation.probe import Probe, prediction, save_probe
 from brixel_edge.evaluation.propagation import propagate
-from brixel_edge.evaluation.protocol import Protocol, prepared, protocol_of
+from brixel_edge.evaluation.protocol import Protocol, label_of, prepared, protocol_of
 from brixel_edge.evaluation.results import Row, record_of
 from brixel_edge.evaluation.samples import LabelledData, Sample, Video
 from brixel_edge.evaluation.settings import EvalSettings
-from brixel_edge.evaluation.sources import FeatureKind, FeatureSource, Size
+from brixel_edge.evaluation.sources import EngineSource, FeatureKind, FeatureSource, Size
 from brixel_edge.evaluation.store import FeatureStore, check_store_fits, map_bytes
 from brixel_edge.evaluation.tasks import open_labelled, open_videos, task_of
 from brixel_edge.training.processes import Processes, joined_processes
@@ -82,7 +82,7 @@ class _Probing:
 
     def record(self) -> dict[str, Any]:
         """Everything, in order."""
-        example = prepared(self._data.train[0], self._settings.size, self._protocol)
+        example = prepared(self._data.train[0], self._settings.view, self._protocol)
         kinds = feature_kinds(self._settings, self._device, example.view)
         try:
             times = milliseconds(kinds, example.frame, example.view, self._protocol.kernel)
@@ -113,7 +113,7 @@ class _Probing:
         """On disk all sources' features stay, in memory one source's at a time."""
         views = {
             name: [
-                prepared(sample, self._settings.size, self._protocol).view
+                prepared(sample, self._settings.view, self._protocol).view
                 for sample in samples[:: max(1, len(samples) // SIZED_PICTURES)]
             ]
             for name, samples in (("train", self._data.train), ("test", self._data.test))
@@ -130,7 +130,7 @@ class _Probing:
     def _features(self, samples: Sequence[Sample], source: FeatureSource, what: str) -> _Split:
         store = FeatureStore(source, self._protocol.kernel, self._settings.cache)
         for index in shown(own_share(len(samples), self._processes), what, self._processes):
-            ready = prepared(samples[index], self._settings.size, self._protocol)
+            ready = prepared(samples[index], self._settings.view, self._protocol)
             store.add(index, ready.frame, ready.view)
         return _Split(samples=samples, store=store)
 
@@ -139,7 +139,7 @@ class _Probing:
         targets: list[dict[int, Target]] = [{} for _ in range(self._settings.seeds)]
         samples = self._data.train
         for index in shown(own_share(len(samples), self._processes), "labels", self._processes):
-            label = prepared(samples[index], self._settings.size, self._protocol).label
+            label = label_of(samples[index], self._settings.view, self._protocol)
             for seed, entries in enumerate(targets):
                 if seed and self._protocol.points is None:
                     entries[index] = targets[0][index]
@@ -172,7 +172,7 @@ class _Probing:
         tally = self._metric.nothing()
         own = own_share(len(test.samples), self._processes)
         for index in shown(own, f"score of {kind.name}", self._processes):
-            label = prepared(test.samples[index], self._settings.size, self._protocol).label
+            label = label_of(test.samples[index], self._settings.view, self._protocol)
             given = prediction(
                 probe,
                 kind.seen(test.store[index].to(self._device)),
@@ -210,7 +210,7 @@ class _Propagation:
 
     def record(self) -> dict[str, Any]:
         """Everything, in order."""
-        size, kernel = self._settings.size, self._protocol.kernel
+        size, kernel = self._settings.view, self._protocol.kernel
         frame = read_picture(self._videos[0].frames[0])
         view = size.of((frame.shape[0], frame.shape[1]))
         kinds = feature_kinds(self._settings, self._device, view)
@@ -234,7 +234,7 @@ class _Propagation:
         return Scores(values=summary([score for _, entries in gathered for score in entries]))
 
     def _of_video(self, video: Video, kind: FeatureKind) -> list[ObjectScore]:
-        predicted, true = propagate(video, kind, self._settings.size, self._protocol.kernel, self._device)
+        predicted, true = propagate(video, kind, self._settings.view, self._protocol.kernel, self._device)
         return score_objects(video.name, predicted, true)
 
 
@@ -265,4 +265,5 @@ def _row(kind: FeatureKind, view: Size, milliseconds: float, scores: Sequence[Sc
         gflop=source.gflop(view),
         milliseconds=milliseconds,
         scores=tuple(scores),
+        engine=(source.file, source.backend) if isinstance(source, EngineSource) else None,
     )

@@ -163,5 +163,5 @@ def _engines(settings: EvalSettings) -> list[FeatureKind]:
         model = open_model(path, threads=settings.threads, **choice)
         resolved = resolve_model(path, choice.get("precision"), model.backend)
         identity = f"engine {sha256_of(resolved.graph)[:32]} on {model.backend}"
-        kinds.append(FeatureKind(name=f"engine:{name}", source=EngineSource(model, identity)))
+        kinds.append(FeatureKind(name=f"engine:{name}", source=EngineSource(model, identity, resolved.graph.name)))
     return kinds

@@ -111,12 +111,28 @@ def prepared(sample: Sample, size: InputSize, protocol: Protocol) -> Prepared:
     if frame.shape[:2] != label.shape[:2]:
         raise DataError(f"{sample.name}: the picture is {frame.shape[:2]}, its label {label.shape[:2]} (height, width)")
     if protocol.crops_square:
-        frame, label = _square(frame), _square(label)
+        frame = _square(frame)
     view = size.of((frame.shape[0], frame.shape[1]))
-    if protocol.shrinks_labels:
-        # Of the pixel that the centre falls in, as Pillow's nearest.
-        label = cast(Label, cv2.resize(label, (view[1], view[0]), interpolation=cv2.INTER_NEAREST_EXACT))
-    return Prepared(frame=frame, view=view, label=label)
+    return Prepared(frame=frame, view=view, label=_ready(label, size, protocol))
+
+
+def label_of(sample: Sample, size: InputSize, protocol: Protocol) -> Label:
+    """The label alone, as `prepared` gives it.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    return _ready(sample.read_label(), size, protocol)
+
+
+def _ready(label: Label, size: InputSize, protocol: Protocol) -> Label:
+    if protocol.crops_square:
+        label = _square(label)
+    if not protocol.shrinks_labels:
+        return label
+    height, width = size.of((label.shape[0], label.shape[1]))
+    # Of the pixel that the centre falls in, as Pillow's nearest.
+    return cast(Label, cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST_EXACT))
 
 
 def _square(values: Pixels) -> Pixels:

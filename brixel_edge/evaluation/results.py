@@ -17,6 +17,7 @@ from brixel_edge.evaluation.metrics import Scores, spread_of
 from brixel_edge.evaluation.protocol import Protocol
 from brixel_edge.evaluation.settings import EvalSettings
 from brixel_edge.machine.files import replacing, write_atomically
+from brixel_edge.model.receipt_sections import Evaluation
 
 RECORD_NAME, TABLE_NAME, PLOT_NAME = "eval.json", "eval.md", "eval.png"
 RECORD_VERSION = 1
@@ -62,6 +63,7 @@ class Row:
         gflop: of one picture; None where it cannot be told.
         milliseconds: of one picture, on this machine.
         scores: one for each seed.
+        engine: file and backend, of an exported model's engine.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Row:
     gflop: float | None
     milliseconds: float
     scores: tuple[Scores, ...]
+    engine: tuple[str, str] | None = None
 
 
 def record_of(
@@ -129,6 +132,7 @@ def _row_record(row: Row) -> dict[str, Any]:
         "dim": row.dim,
         "gflop": row.gflop,
         "ms": row.milliseconds,
+        "engine": None if row.engine is None else dict(zip(("file", "backend"), row.engine, strict=True)),
         "scores": scores,
         "per_class": per_class,
     }
@@ -137,6 +141,27 @@ def _row_record(row: Row) -> dict[str, Any]:
 def _finite(value: float) -> float | None:
     """JSON has no NaN."""
     return value if math.isfinite(value) else None
+
+
+def evaluations_of(record: dict[str, Any]) -> list[Evaluation]:
+    """The main score of each engine, as lines of its receipt."""
+    name = record["main"]
+    return [
+        Evaluation(
+            **row["engine"],
+            task=record["task"],
+            data=record["data"],
+            protocol=record["protocol"]["name"],
+            probe=record["probe"],
+            score=name,
+            mean=row["scores"][name]["mean"],
+            deviation=row["scores"][name]["deviation"],
+            seeds=record["seeds"],
+            pictures=record["pictures"]["test"],
+        )
+        for row in record["rows"]
+        if row["engine"] is not None and row["scores"][name]["mean"] is not None
+    ]
 
 
 def table(record: dict[str, Any]) -> str:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
 from brixel_edge.errors import SpecError
 from brixel_edge.evaluation.tasks import TASKS
+from brixel_edge.model.backbones import BACKBONES
 from brixel_edge.network.backbone import RANDOM
 
 Features = Literal["baseline", "logits", "probabilities", "brixel", "native", "equal-cost", "s2"]
 ProtocolName = Literal["labels", "authors"]
 ProbeKind = Literal["auto", "linear", "light"]
 
+USUAL_PATCH_PX = 16  # of every DINOv3
 NEED_ADAPTER = ("brixel", "equal-cost")
 
 
@@ -26,13 +28,17 @@ class InputSize:
         height: [px]; None keeps the picture's aspect.
         width: [px].
         short: of the shorter side [px], where the aspect is kept.
-        step: sides are multiples of it [px].
+        step: sides are multiples of it [px]; None for twice the backbone's patch, which every adapter takes.
     """
 
     height: int | None = None
     width: int | None = None
     short: int = 256
-    step: int = 32
+    step: int | None = None
+
+    def for_patch(self, patch_px: int) -> InputSize:
+        """The same with its step settled."""
+        return self if self.step is not None else replace(self, step=2 * patch_px)
 
     def of(self, size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) of the view of a picture of a (height, width)."""
@@ -42,7 +48,8 @@ class InputSize:
         return self._side(size[0] * scale), self._side(size[1] * scale)
 
     def _side(self, length: float) -> int:
-        return max(1, round(length / self.step)) * self.step
+        step = self.step or 2 * USUAL_PATCH_PX
+        return max(1, round(length / step)) * step
 
 
 def parse_input_size(text: str) -> InputSize:
@@ -134,6 +141,13 @@ class EvalSettings:
         """Whether MODEL is something exported, rather than a backbone's name."""
         return Path(self.model).exists() or self.model.endswith((".onnx", ".brixel"))
 
+    @property
+    def view(self) -> InputSize:
+        """The size, in steps that fit the backbone."""
+        if self.is_model_directory or self.model not in BACKBONES:
+            return self.size.for_patch(USUAL_PATCH_PX)
+        return self.size.for_patch(BACKBONES[self.model].patch_px)
+
     def _check_features(self) -> None:
         unknown = [name for name in self.features if name not in get_args(Features)]
         if unknown:
@@ -144,6 +158,8 @@ class EvalSettings:
                     f"{self.model} is an exported model: choose its engines with --engine; --features and --adapter "
                     "are for a backbone's name"
                 )
+            if self.is_receipt_written and Path(self.model).is_file():
+                raise SpecError(f"--write-receipt needs a model directory; {self.model} is one file")
             return
         if self.engines:
             raise SpecError(f"--engine is for an exported model; {self.model} is a backbone's name")

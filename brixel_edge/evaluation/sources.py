@@ -124,10 +124,12 @@ class EngineSource:
     Args:
         model: opened; closed with the source.
         identity: see `FeatureSource`.
+        file: name of the graph or engine that runs.
     """
 
-    def __init__(self, model: Model, identity: str) -> None:
+    def __init__(self, model: Model, identity: str, file: str) -> None:
         self.identity, self._model = identity, model
+        self.file, self.backend = file, model.backend
 
     def input_size(self, view: Size) -> Size:
         """The graph's, whatever the view."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from brixel_edge.errors import BundleError
 from brixel_edge.machine.files import sha256_of, write_atomically
 from brixel_edge.model.agreement import check_bare_graph, check_graph_of_receipt
 from brixel_edge.model.receipt import Receipt, read_receipt
-from brixel_edge.model.receipt_sections import Failure, FileEntry
+from brixel_edge.model.receipt_sections import Evaluation, Failure, FileEntry
 from brixel_edge.model.spec import ModelSpec
 
 MANIFEST_NAME = "model.json"
@@ -185,6 +185,28 @@ def write_failure(out: Path, failure: Failure) -> Path:
     path = out / FAILURE_NAME
     write_atomically(path, json.dumps(failure.to_json(), indent=2, allow_nan=False) + "\n")
     return path
+
+
+def add_evaluations(root: Path, evaluations: Sequence[Evaluation]) -> Receipt:
+    """Add scores to a model directory's receipt; those of the same file, backend, task and score are replaced.
+
+    Nothing else changes: the checksums stay those of the export.
+
+    Raises:
+        BundleError: no model directory, or a score of a file that is not in it.
+    """
+    receipt = open_bundle(root).receipt
+    for entry in evaluations:
+        if entry.file not in receipt.files:
+            raise BundleError(f"{root} has no {entry.file}; it has {', '.join(sorted(receipt.files))}")
+    kept = {_place(entry): entry for entry in (*(receipt.evaluations or ()), *evaluations)}
+    written = replace(receipt, evaluations=tuple(kept.values()))
+    write_atomically(root / MANIFEST_NAME, json.dumps(written.to_json(), indent=2, allow_nan=False) + "\n")
+    return written
+
+
+def _place(entry: Evaluation) -> tuple[str, ...]:
+    return entry.file, entry.backend, entry.task, entry.data, entry.protocol, entry.probe, entry.score
 
 
 def write_receipt(root: Path, receipt: Receipt) -> Receipt:

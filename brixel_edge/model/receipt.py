@@ -18,6 +18,7 @@ from brixel_edge.model.receipt_sections import (
     Attempt,
     Census,
     EngineRecord,
+    Evaluation,
     FileEntry,
     Int8,
     Islands,
@@ -51,6 +52,7 @@ class Receipt:
         tools: versions.
         int8: None where nothing was quantised.
         measured: all that differs from run to run.
+        evaluations: scores on labelled data, added after the export; None where there are none.
     """
 
     spec: ModelSpec
@@ -67,13 +69,14 @@ class Receipt:
     tools: dict[str, str] = field(default_factory=dict)
     int8: Int8 | None = None
     measured: Measured = field(default_factory=Measured)
+    evaluations: tuple[Evaluation, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, with the version of the form."""
         return {"manifest_version": RECEIPT_VERSION, **fields_to_json(self)}
 
 
-REQUIRED = tuple(entry.name for entry in fields(Receipt) if entry.name != "int8")
+REQUIRED = tuple(entry.name for entry in fields(Receipt) if entry.name not in ("int8", "evaluations"))
 
 
 def read_receipt(path: Path) -> Receipt:

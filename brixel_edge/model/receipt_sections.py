@@ -333,6 +333,41 @@ class Measured:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What the features of a file are worth, scored by brixel-eval on labelled data.
+
+    Attributes:
+        file: of the directory.
+        backend: that ran it.
+        task: of brixel-eval.
+        data: name of the data set's folder.
+        protocol: of brixel-eval.
+        probe: `linear`, `light` or `none`.
+        score: name of the score.
+        mean: over seeds.
+        deviation: over seeds; 0 for one.
+        seeds: probes that were trained.
+        pictures: or videos, that were scored.
+    """
+
+    file: str
+    backend: str
+    task: str
+    data: str
+    protocol: str
+    probe: str
+    score: str
+    mean: float
+    deviation: float
+    seeds: int
+    pictures: int
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.mean) and math.isfinite(self.deviation)):
+            raise BundleError(f"evaluations: {self.score} of {self.file} on {self.task} is no number")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Failure:
     """`failed.json`: an export that gave nothing, and everything that was tried."""
 

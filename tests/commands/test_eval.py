@@ -1,16 +1,21 @@
 """brixel-eval as it is typed: the help lists what there is, results come as text and as JSON, errors in one line."""
 
+import dataclasses
 import json
 
 import cv2
+import jsonschema
 import numpy as np
 import pytest
 import tiny_model
 
 from brixel_edge.commands import eval as command
 from brixel_edge.commands.eval import main
+from brixel_edge.errors import BundleError
 from brixel_edge.evaluation.settings import Features
 from brixel_edge.evaluation.tasks import TASKS
+from brixel_edge.model.bundle import add_evaluations
+from brixel_edge.model.receipt import SCHEMA_PATH
 
 
 @pytest.fixture
@@ -70,3 +75,27 @@ def test_what_is_wrong_is_said_in_one_line(camvid, capsys, arguments, message):
 def test_a_folder_that_is_not_the_data_set_is_named(tmp_path, capsys):
     assert main(["voc", "--data", str(tmp_path), "--model", "vit_tiny_patch16_224"]) == 2
     assert "JPEGImages" in capsys.readouterr().err
+
+
+def test_scores_become_lines_of_the_receipt(camvid, export_mini_fp16, capsys):
+    from brixel_edge.commands.inspect import main as inspect
+    from brixel_edge.model.bundle import open_bundle
+
+    root = export_mini_fp16("evaluated")
+    files = open_bundle(root).receipt.files
+    arguments = ["camvid", "--data", str(camvid), "--model", str(root), "--engine", "onnx-fp32", "--threads", "1",
+                 "--epochs", "2", "--device", "cpu", "--write-receipt", "--json"]  # fmt: skip
+    assert main([*arguments, "--seeds", "1"]) == 0
+    assert main([*arguments, "--seeds", "2"]) == 0
+    record = json.loads(capsys.readouterr().out.splitlines()[-1])
+    receipt = open_bundle(root).receipt
+    (line,) = receipt.evaluations
+    assert (line.file, line.backend, line.task) == ("graph.fp32.onnx", "ort", "camvid")
+    assert (line.score, line.seeds, line.pictures) == ("miou", 2, 2)
+    assert line.mean == record["rows"][0]["scores"]["miou"]["mean"]
+    assert receipt.files == files
+    jsonschema.validate(json.loads((root / "model.json").read_text()), json.loads(SCHEMA_PATH.read_text()))
+    assert inspect([str(root)]) == 0
+    assert "miou of camvid, linear probe, 2 pictures" in capsys.readouterr().out
+    with pytest.raises(BundleError, match=r"has no other\.onnx"):
+        add_evaluations(root, [dataclasses.replace(line, file="other.onnx")])

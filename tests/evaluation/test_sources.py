@@ -124,6 +124,7 @@ def test_views_keep_the_aspect_or_are_what_was_said():
     assert parse_input_size("256").of((360, 480)) == (256, 352)
     assert parse_input_size("128x176").of((360, 480)) == (128, 176)
     assert InputSize(short=64, step=16).of((1000, 300)) == (208, 64)
+    assert InputSize(short=256).for_patch(14).of((360, 480)) == (252, 336)
     for text in ("0", "12x", "axb", "128x176x3", "-5"):
         with pytest.raises(SpecError, match="--size"):
             parse_input_size(text)
