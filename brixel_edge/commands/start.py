@@ -7,16 +7,16 @@ import sys
 from brixel_edge.commands.stop_signals import StopSignals, end_at_once
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     """What `brixel-run` calls."""
     signals = StopSignals()
     signals.install()
     try:
         from brixel_edge.commands import run
 
-        return run.main(signals=signals)
+        return run.main(argv, signals)
     except BaseException:
         # An import that is broken off raises whatever its author thought of.
         if not signals.is_set():
             raise
-        end_at_once("--json" in sys.argv)
+        end_at_once("--json" in (sys.argv if argv is None else argv))
