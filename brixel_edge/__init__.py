@@ -18,7 +18,7 @@ TYPE_CHECKING = False  # typing's own costs milliseconds, in which Ctrl-C is sti
 if TYPE_CHECKING:
     from brixel_edge.model.features import FeatureMap
     from brixel_edge.runtimes.model import Model, open_model
-    from brixel_edge.runtimes.stream.stream import stream
+    from brixel_edge.runtimes.stream.feature_stream import stream
 
     __version__: str
 
@@ -28,7 +28,7 @@ _HOMES = {
     "FeatureMap": "brixel_edge.model.features",
     "Model": "brixel_edge.runtimes.model",
     "open_model": "brixel_edge.runtimes.model",
-    "stream": "brixel_edge.runtimes.stream.stream",
+    "stream": "brixel_edge.runtimes.stream.feature_stream",
 }
 
 

@@ -227,7 +227,7 @@ def test_python_blocks_run_as_written(workshop, monkeypatch, photographs):
 
     monkeypatch.chdir(workshop)
     monkeypatch.setattr(cv2, "VideoCapture", FakeCamera)
-    monkeypatch.setattr("brixel_edge.runtimes.sources.camera._check_device", lambda _: None)  # /dev/video0 is there
+    monkeypatch.setattr("brixel_edge.runtimes.sources.camera.check_device", lambda _: None)  # /dev/video0 is there
     followed = []
 
     class Enough(Exception):

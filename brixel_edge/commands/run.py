@@ -50,11 +50,20 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("model", metavar="MODEL", nargs="?", help="model directory or .onnx file (default: built in)")
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--camera", metavar="C", help="number or device, perhaps with a mode: 0, /dev/video2, 0?fps=30")
+    source.add_argument(
+        "--camera", metavar="C", action="append", help="number or device, perhaps with a mode: 0, /dev/video2, 0?fps=30"
+    )
     source.add_argument(
         "--source",
         metavar="S",
-        help="video file, folder or glob of images, rtsp:// or http:// URL, gst:, demo: (default)",
+        action="append",
+        help="video file, folder or glob of images, rtsp:// or http:// URL, gst:, test:clock, demo: (default); "
+        "several share the engine",
+    )
+    parser.add_argument(
+        "--policy",
+        metavar="P",
+        help="which frames: latest, every or max-age=MS (default: max-age=1000 of what is live, else every)",
     )
     parser.add_argument("--fit", choices=("stretch", "crop", "pad"), default="stretch", help="frames of another aspect")
     parser.add_argument("--headless", action="store_true", help="show nothing")
@@ -113,13 +122,15 @@ def _options(arguments: argparse.Namespace) -> RunOptions:
     """
     budget_bytes = parse_bytes(arguments.budget) if arguments.budget else None
     from brixel_edge.runtimes.pictures.targets import check_target
+    from brixel_edge.runtimes.stream.policies import parse_policy
     from brixel_edge.runtimes.stream.run import RunOptions
 
     if arguments.save is not None:
         check_target(arguments.save, is_replacing=arguments.force)
     return RunOptions(
         model=arguments.model,
-        source=_source(arguments),
+        sources=_sources(arguments),
+        policy=parse_policy(arguments.policy) if arguments.policy else None,
         backend=arguments.backend,
         precision=arguments.precision,
         openvino_precision=arguments.openvino_precision,
@@ -134,18 +145,16 @@ def _options(arguments: argparse.Namespace) -> RunOptions:
     )
 
 
-def _source(arguments: argparse.Namespace) -> str:
+def _sources(arguments: argparse.Namespace) -> tuple[str, ...]:
     """What was named; an empty name, as of a variable that is not set, is refused.
 
     Raises:
-        SpecError: it is empty.
+        SpecError: one is empty.
     """
     for flag, given in (("--camera", arguments.camera), ("--source", arguments.source)):
-        if given is not None and not given.strip():
+        if given and not all(name.strip() for name in given):
             raise SpecError(f"{flag} is empty; give {flag} 0, or leave it out for the demo")
-        if given is not None:
-            return given
-    return "demo:"
+    return tuple(arguments.camera or arguments.source or ["demo:"])
 
 
 def _say(line: str) -> None:

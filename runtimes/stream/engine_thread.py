@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable
 
 from brixel_edge.runtimes.model import Model
-from brixel_edge.runtimes.sources.frames import FrameSource
+from brixel_edge.runtimes.stream.feature_stream import OpenSources
+from brixel_edge.runtimes.stream.policies import Policy
 from brixel_edge.runtimes.stream.stream import Stream, StreamResult
 
 NAME = "brixel-engine"
@@ -24,8 +25,9 @@ class EngineThread:
 
     Args:
         open_model: called in the thread.
-        open_source: called in the thread, before the model is opened.
+        open_sources: called in the thread, before the model is opened; gives them and their names.
         max_frames: end after so many results; None goes on.
+        policy: which frames are used; None takes that of each source's kind.
 
     Attributes:
         model: once it is open.
@@ -35,9 +37,13 @@ class EngineThread:
     """
 
     def __init__(
-        self, open_model: Callable[[], Model], open_source: Callable[[], FrameSource], max_frames: int | None
+        self,
+        open_model: Callable[[], Model],
+        open_sources: Callable[[], OpenSources],
+        max_frames: int | None,
+        policy: Policy | None = None,
     ) -> None:
-        self._open_model, self._open_source = open_model, open_source
+        self._open_model, self._open_sources, self._policy = open_model, open_sources, policy
         self._max_frames = max_frames
         self._results: queue.Queue[StreamResult] = queue.Queue(maxsize=1)
         self._stop = threading.Event()
@@ -64,27 +70,27 @@ class EngineThread:
         """Ask it to end, and wait for a bounded time: an engine in the middle of a frame cannot be stopped."""
         self._stop.set()
         if self.stream is not None:
-            self.stream.source.interrupt()
+            self.stream.interrupt()
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
         try:
-            # The source first: whether it is there shows at once, and a model may take seconds.
-            source = self._open_source()
+            # The sources first: whether they are there shows at once, and a model may take seconds.
+            opened = self._open_sources()
             try:
                 self.model = model = self._open_model()
             except BaseException:
-                source.close()
+                opened.close()
                 raise
             with model:
-                self._infer(model, source)
+                self._infer(model, opened)
         except BaseException as error:
             # The main thread raises it; nothing may end this one silently.
             self.error = error
 
-    def _infer(self, model: Model, source: FrameSource) -> None:
+    def _infer(self, model: Model, opened: OpenSources) -> None:
         model.warm_up()
-        with Stream(model, source) as stream:
+        with Stream(model, opened.sources, policy=self._policy, names=opened.names) as stream:
             self.stream, self.started_s = stream, time.monotonic()
             for result in itertools.islice(stream, self._max_frames):
                 if not self._deliver(result):

@@ -23,9 +23,14 @@ class RunReport:
         notice: what must be known about the features; None for trained weights.
         frames_in: frames that the source delivered.
         processed: those of them with features.
-        dropped: those that a newer one replaced.
+        dropped: those that a newer one replaced, that were too old, or that only emptied old buffers.
+        waiting: those on their way when the run ended; `frames_in` is `processed + dropped + waiting`.
         skipped: files that could not be read.
-        gaps: how often the source was lost and came back.
+        gaps: how often the source was lost or silent, and came back.
+        repeated: frames that equal the one before them: a frozen camera.
+        max_age_ms: the bound on the age of frames that are used; None without one.
+        within_max_age: share of the results that were ready within it.
+        health: of each source, at the end.
         elapsed_s: from the opened source to the last features [s].
         stages: percentiles by stage.
         peak_memory_bytes: of the process; None where the system does not say.
@@ -40,8 +45,13 @@ class RunReport:
     frames_in: int
     processed: int
     dropped: int
+    waiting: int
     skipped: int
     gaps: int
+    repeated: int
+    max_age_ms: float | None
+    within_max_age: float | None
+    health: dict[str, Any]
     elapsed_s: float
     stages: dict[str, LatencyStats]
     peak_memory_bytes: int | None
@@ -59,8 +69,13 @@ class RunReport:
             frames_in=0,
             processed=0,
             dropped=0,
+            waiting=0,
             skipped=0,
             gaps=0,
+            repeated=0,
+            max_age_ms=None,
+            within_max_age=None,
+            health={"state": "opening"},
             elapsed_s=0.0,
             stages={},
             peak_memory_bytes=None,
@@ -91,7 +106,10 @@ class RunReport:
             ("processed", f"{self.processed} in {self.elapsed_s:.1f} s"),
             ("dropped", f"{self.dropped}"),
         ]
-        rows += [(name, str(count)) for name, count in (("skipped", self.skipped), ("gaps", self.gaps)) if count]
+        counts = {"waiting": self.waiting, "skipped": self.skipped, "gaps": self.gaps, "repeated": self.repeated}
+        rows += [(name, str(count)) for name, count in counts.items() if count]
+        if self.max_age_ms is not None and self.within_max_age is not None:
+            rows.append(("in time", f"{100 * self.within_max_age:.1f} % of results within {self.max_age_ms:.0f} ms"))
         rows.append(("fps", f"{self.fps:.1f}"))
         if self.peak_memory_bytes is not None:
             rows.append(("peak memory", format_bytes(self.peak_memory_bytes)))

@@ -19,9 +19,11 @@ from brixel_edge.runtimes.model import Model, open_resolved
 from brixel_edge.runtimes.pictures.output import Output, open_output
 from brixel_edge.runtimes.runtime import OpenVinoPrecision, RuntimeSettings
 from brixel_edge.runtimes.sources.images import SECONDS_PER_IMAGE
-from brixel_edge.runtimes.sources.opening import open_source
 from brixel_edge.runtimes.stream.budget import MemoryPlan, check_measured, check_plan, plan_memory
 from brixel_edge.runtimes.stream.engine_thread import EngineThread
+from brixel_edge.runtimes.stream.feature_stream import OpenSources, open_sources
+from brixel_edge.runtimes.stream.frame_queue import Counters
+from brixel_edge.runtimes.stream.policies import Policy
 from brixel_edge.runtimes.stream.report import RunReport, SecondLine
 from brixel_edge.runtimes.stream.stream import QUEUE_BYTES, StreamResult
 from brixel_edge.runtimes.stream.timing import StageHistograms
@@ -37,7 +39,8 @@ class RunOptions:
 
     Attributes:
         model: model directory or .onnx file; None is the built-in default.
-        source: see `brixel_edge.runtimes.sources.opening`.
+        sources: see `brixel_edge.runtimes.sources.opening`.
+        policy: which frames are used; None takes that of each source's kind.
         backend: see `open_model`; as are the next four.
         precision: which graph of a model directory.
         openvino_precision: auto, f32 or bf16.
@@ -52,7 +55,8 @@ class RunOptions:
     """
 
     model: str | None = None
-    source: str = "demo:"
+    sources: tuple[str, ...] = ("demo:",)
+    policy: Policy | None = None
     backend: str = "auto"
     precision: str | None = None
     openvino_precision: OpenVinoPrecision = "auto"
@@ -95,14 +99,12 @@ class StreamRun:
         self._say, self._say_figures = say, say_figures
         self._histograms = StageHistograms()
         self._second = SecondLine()
-        self._processed = 0
+        self._processed = self._within_max_age = 0
         self._is_image = self._has_said_last = False
         self._last_line_s = self._last_result_s = 0.0
         self._output: Output | None = None
         self._plan: MemoryPlan | None = None
-        self._engine = EngineThread(
-            self._open_model, lambda: open_source(options.source, options.reconnect_s), options.frames
-        )
+        self._engine = EngineThread(self._open_model, self._open_sources, options.frames, options.policy)
 
     def run(self) -> RunReport:
         """Until the source ends, the limits are reached, the window is closed or `stop` is set.
@@ -133,6 +135,9 @@ class StreamRun:
         self._check_budget()
         return self.report()
 
+    def _open_sources(self) -> OpenSources:
+        return open_sources(list(self._options.sources), self._options.reconnect_s)
+
     def _open_model(self) -> Model:
         options = self._options
         settings = RuntimeSettings(threads=options.threads, openvino_precision=options.openvino_precision)
@@ -159,15 +164,17 @@ class StreamRun:
 
     def _begin(self) -> None:
         assert self._engine.stream is not None and self._engine.model is not None
-        source = self._engine.stream.source
-        self._say(f"{source.description} -> {self._engine.model.name} on {self._engine.model.backend}")
+        stream = self._engine.stream
+        self._say(f"{stream.description} -> {self._engine.model.name} on {self._engine.model.backend}")
         self._output = open_output(
-            self._engine.model, source.fps, self._options.headless, self._options.save, self._say
+            self._engine.model, stream.sources[0].fps, self._options.headless, self._options.save, self._say
         )
         self._last_line_s = time.monotonic()
 
     def _add(self, result: StreamResult) -> None:
         self._processed += 1
+        max_age_ms = self._max_age_ms()
+        self._within_max_age += max_age_ms is None or 1e3 * result.times.total_s <= max_age_ms
         self._last_result_s = time.monotonic()
         self._is_image = result.name is not None
         self._histograms.add(result.times)
@@ -184,7 +191,7 @@ class StreamRun:
         now = time.monotonic()
         if self._engine.started_s is None or self._engine.stream is None or now - self._last_line_s < 1:
             return
-        dropped = self._engine.stream.reader.dropped
+        dropped = self._engine.stream.counters.dropped
         elapsed_s = now - self._engine.started_s
         line = self._second.text(elapsed_s, now - self._last_line_s, self._processed, dropped)
         if self._say_figures is not None:
@@ -211,20 +218,31 @@ class StreamRun:
         if self._options.budget_bytes is not None:
             check_measured(peak_rss_bytes(), self._options.budget_bytes)
 
+    def _max_age_ms(self) -> float | None:
+        readers = self._engine.stream.readers if self._engine.stream else []
+        bounds_s = [reader.policy.max_age_s for reader in readers if reader.policy.max_age_s is not None]
+        return 1e3 * bounds_s[0] if bounds_s else None
+
     def report(self) -> RunReport:
         """The figures so far."""
         model, stream = self._engine.model, self._engine.stream
+        counters = stream.counters if stream else Counters()
         elapsed_s = self._last_result_s - (self._engine.started_s or 0.0) if self._processed else 0.0
         return RunReport(
             model=model.name if model else str(self._options.model or "built-in default"),
             backend=model.backend if model else None,
-            source=stream.source.description if stream else label_from_address(self._options.source),
+            source=stream.description if stream else ", ".join(map(label_from_address, self._options.sources)),
             notice=None if model is None or model.spec.trained else UNTRAINED_NOTICE,
-            frames_in=stream.reader.frames_in if stream else 0,
+            frames_in=counters.frames_in,
             processed=self._processed,
-            dropped=stream.reader.dropped if stream else 0,
-            skipped=stream.source.skipped if stream else 0,
-            gaps=stream.reader.gaps if stream else 0,
+            dropped=counters.dropped,
+            waiting=counters.waiting + counters.delivered - self._processed,
+            skipped=sum(source.skipped for source in stream.sources) if stream else 0,
+            gaps=counters.gaps,
+            repeated=counters.repeated,
+            max_age_ms=self._max_age_ms(),
+            within_max_age=self._within_max_age / self._processed if self._processed else None,
+            health=stream.health() if stream else {"state": "opening"},
             elapsed_s=elapsed_s,
             stages=self._histograms.stats(),
             peak_memory_bytes=peak_rss_bytes(),

@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-from brixel_edge.image.fit import NOTABLE_DISTORTION, Fit, FittedImage, distortion
+from brixel_edge.image.fit import NOTABLE_DISTORTION, FittedImage, distortion
 from brixel_edge.machine.memory import MIB
 from brixel_edge.model.features import FeatureMap
 from brixel_edge.model.spec import ModelSpec
-from brixel_edge.runtimes.engines import AUTO
-from brixel_edge.runtimes.model import Model, open_model
-from brixel_edge.runtimes.runtime import OpenVinoPrecision
+from brixel_edge.runtimes.model import Model
 from brixel_edge.runtimes.sources.frames import Frame, FrameSource
-from brixel_edge.runtimes.sources.opening import open_source
-from brixel_edge.runtimes.stream.reader import Arrival, FrameReader
+from brixel_edge.runtimes.stream.frame_queue import Arrival, Counters
+from brixel_edge.runtimes.stream.policies import Policy
+from brixel_edge.runtimes.stream.reader import FrameReader, take_from
+from brixel_edge.runtimes.stream.state import State
 from brixel_edge.runtimes.stream.timing import StageTimes
-from brixel_edge.runtimes.stream.waiting import result_of
 
 _LOG = logging.getLogger(__name__)
 # Two frames of 720p: enough to keep decoding and inference apart, little beside a model.
 QUEUE_BYTES = 8 * MIB
-# How long a reader inside a driver is waited for; Ctrl-C in a user's loop shall end it within a second.
+# How long readers inside a driver are waited for; Ctrl-C in a user's loop shall end it within a second.
 _GRACE_S = 0.4
+# Of several sources, the worst one's state is that of the stream.
+SEVERITY = (
+    State.ENDED, State.RUNNING, State.OPENING, State.DEGRADED, State.STALLED, State.RECONNECTING, State.FAILED,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,28 +64,70 @@ def _distortion_remedy(frame: Frame, spec: ModelSpec, factor: float) -> str:
 
 
 class Stream:
-    """Iterate over it for results; close it, or use it in a `with`. Owns the source, not the model.
+    """Iterate over it for results; close it, or use it in a `with`. Owns the sources, not the model.
+
+    Several sources take turns at the model: none waits for more than one frame of each of the others.
 
     Args:
         model: stays open.
-        source: read and closed by a thread of the stream.
-        queue_bytes: bound on decoded frames of a file that wait.
+        sources: one or several; each is read and closed by a thread of the stream.
+        queue_bytes: bound on decoded frames that wait, where every one is used; of all sources together.
+        policy: which frames are used; None takes that of each source's kind.
+        names: of the sources, in their maps and in `health`; None takes their descriptions.
     """
 
-    def __init__(self, model: Model, source: FrameSource, queue_bytes: int = QUEUE_BYTES) -> None:
+    def __init__(
+        self,
+        model: Model,
+        sources: FrameSource | Sequence[FrameSource],
+        queue_bytes: int = QUEUE_BYTES,
+        policy: Policy | None = None,
+        names: Sequence[str] | None = None,
+    ) -> None:
         self._model = model
         self._has_checked_aspect = False
-        self.source = source
-        self.reader: FrameReader[FittedImage] = FrameReader(source, self._prepare, queue_bytes)
+        self.sources = list(sources) if isinstance(sources, Sequence) else [sources]
+        changed = threading.Condition()
+        self.readers: list[FrameReader[FittedImage]] = [
+            FrameReader(
+                source, self._prepare, queue_bytes // len(self.sources), policy,
+                name=names[number] if names else None, changed=changed,
+            )
+            for number, source in enumerate(self.sources)
+        ]  # fmt: skip
 
     def __iter__(self) -> Iterator[StreamResult]:
-        """Results until the source ends.
+        """Results until the last source ends; one that fails before is warned of, and raised then.
 
         Raises:
             SourceError: a camera or stream was lost for good.
         """
-        while (arrival := self.reader.take()) is not None:
-            yield self._result(arrival)
+        first = 0
+        while (taken := take_from(self.readers, first)) is not None:
+            number, arrival = taken
+            first = number + 1
+            yield self._result(arrival, self.readers[number].name)
+
+    @property
+    def description(self) -> str:
+        """What the sources turned out to be."""
+        return ", ".join(source.description for source in self.sources)
+
+    @property
+    def counters(self) -> Counters:
+        """The counts of all sources."""
+        return sum((reader.counters for reader in self.readers), Counters())
+
+    def health(self) -> dict[str, Any]:
+        """The state of each source and the counts of all, as plain JSON values."""
+        sources = [reader.health() for reader in self.readers]
+        worst = max((source["state"] for source in sources), key=[state.value for state in SEVERITY].index)
+        return {"state": worst, **dataclasses.asdict(self.counters), "sources": sources}
+
+    def interrupt(self) -> None:
+        """Make waiting reads return soon."""
+        for source in self.sources:
+            source.interrupt()
 
     def _prepare(self, frame: Frame) -> tuple[FittedImage, int]:
         self._mention_distortion(frame)
@@ -96,7 +142,7 @@ class Stream:
         if self._model.fit == "stretch" and factor > NOTABLE_DISTORTION:
             _LOG.warning("%s", _distortion_remedy(frame, self._model.spec, factor))
 
-    def _result(self, arrival: Arrival[FittedImage]) -> StreamResult:
+    def _result(self, arrival: Arrival[FittedImage], source: str) -> StreamResult:
         frame, fitted, preprocess_s = arrival.frame, arrival.prepared, arrival.preprocess_s
         start = time.monotonic()
         if fitted is None:
@@ -119,12 +165,15 @@ class Stream:
             infer_s=infer_s,
             total_s=total_s,
         )
-        features = dataclasses.replace(features, t_utc_s=frame.t_utc_s, t_stream_s=frame.t_stream_s)
+        features = dataclasses.replace(features, t_utc_s=frame.t_utc_s, t_stream_s=frame.t_stream_s, source=source)
         return StreamResult(features=features, times=times, t_media_s=frame.t_media_s, name=frame.name)
 
     def close(self) -> None:
-        """Stop reading and let go of the source."""
-        self.reader.close(_GRACE_S)
+        """Stop reading and let go of the sources."""
+        self.interrupt()
+        deadline_s = time.monotonic() + _GRACE_S
+        for reader in self.readers:
+            reader.close(max(0.0, deadline_s - time.monotonic()))
 
     def __enter__(self) -> Stream:
         return self
@@ -133,66 +182,3 @@ class Stream:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _warm_model(
-    path: str | Path | None,
-    backend: str,
-    fit: Fit,
-    threads: int | None,
-    precision: str | None,
-    openvino_precision: OpenVinoPrecision,
-) -> Model:
-    model = open_model(path, backend, fit, threads, precision, openvino_precision)
-    try:
-        model.warm_up()
-    except BaseException:
-        model.close()
-        raise
-    return model
-
-
-def stream(
-    path: str | Path | None = None,
-    source: str = "demo:",
-    *,
-    backend: str = AUTO,
-    fit: Fit = "stretch",
-    threads: int | None = None,
-    precision: str | None = None,
-    openvino_precision: OpenVinoPrecision = "auto",
-    reconnect_s: float = 30.0,
-) -> Iterator[FeatureMap]:
-    """Open a model and a source, and go.
-
-    Each map carries its frame as `frame_bgr`. A camera gives its newest frame whenever you ask for the next map; a
-    file gives every frame. Stop by leaving the loop: the camera is let go when the generator is closed.
-
-    Args:
-        path: model directory or .onnx file; None is the built-in default.
-        source: camera (`0`, `/dev/video0`), URL (`rtsp://...`), video file, folder or glob of images, `demo:`.
-        backend: as `open_model`.
-        fit: as `open_model`.
-        threads: as `open_model`.
-        precision: as `open_model`.
-        openvino_precision: as `open_model`.
-        reconnect_s: how long a lost camera is tried again [s].
-
-    Yields:
-        features of one frame.
-
-    Raises:
-        SourceError: the camera does not open, or was lost for good.
-        BundleError: no such model, or a file that is none of the above.
-        BackendMissing: a backend that is not installed.
-    """
-    # The source first: whether it is there shows at once, and a model may take seconds.
-    frames = result_of(lambda: open_source(source, reconnect_s))
-    try:
-        model = result_of(lambda: _warm_model(path, backend, fit, threads, precision, openvino_precision))
-    except BaseException:
-        frames.close()
-        raise
-    with model, Stream(model, frames) as results:
-        for result in results:
-            yield result.features

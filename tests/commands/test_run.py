@@ -17,8 +17,10 @@ import tiny_model
 
 from brixel_edge.commands.run import main
 from brixel_edge.model.spec import UNTRAINED_NOTICE
+from brixel_edge.runtimes import model as model_module
 from brixel_edge.runtimes.stream import budget
 from brixel_edge.runtimes.stream import run as run_stream
+from brixel_edge.runtimes.stream.feature_stream import OpenSources
 
 PROGRAM = [sys.executable, "-m", "brixel_edge.commands.run"]
 
@@ -244,7 +246,9 @@ class VanishingCamera:
 
 
 def test_a_lost_camera_leaves_its_figures_and_what_was_saved(graph, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(run_stream, "open_source", lambda *_: VanishingCamera())
+    monkeypatch.setattr(
+        run_stream, "open_sources", lambda *_: OpenSources(sources=[VanishingCamera()], names=["camera 0"])
+    )
     out = tmp_path / "out.avi"
     assert main([graph, "--camera", "0", "--save", str(out), "--quiet"]) == 7
     captured = capsys.readouterr()
@@ -330,3 +334,74 @@ def test_help_loads_nothing_heavy(tmp_path):
     assert run.returncode == 0, run.stderr
     assert "examples:" in run.stdout
     assert "exit codes:" in run.stdout
+
+
+class BusyCamera(VanishingCamera):
+    """40 frames in a second and a half, one of them after a gap, then its end."""
+
+    def read(self):
+        if self.reads == 40:
+            return None
+        self.reads += 1
+        from brixel_edge.runtimes.sources.frames import Frame
+
+        time.sleep(0.01)
+        image = np.full((32, 48, 3), self.reads, np.uint8)
+        return Frame(image=image, index=self.reads - 1, t_capture_s=time.monotonic(), t_media_s=self.reads / 10,
+                     capture_s=0.0, is_after_gap=self.reads == 5)  # fmt: skip
+
+
+@pytest.mark.parametrize("policy", [[], ["--policy", "latest"], ["--policy", "every"], ["--policy", "max-age=500"]])
+def test_frames_and_gaps_add_up_in_the_report(graph, capsys, monkeypatch, policy):
+    monkeypatch.setattr(run_stream, "open_sources", lambda *_: OpenSources(sources=[BusyCamera()], names=["camera 0"]))
+    features = model_module.Model.features
+
+    def slow(*given, **named):
+        time.sleep(0.05)
+        return features(*given, **named)
+
+    monkeypatch.setattr(model_module.Model, "features", slow)
+    code, report, _ = run_json(capsys, graph, "--headless", "--backend", "ort", *policy)
+    assert code == 0
+    assert (report["frames_in"], report["gaps"]) == (40, 1)
+    assert report["processed"] + report["dropped"] + report["waiting"] == 40
+    assert (report["dropped"] > 10) == (policy != ["--policy", "every"])
+    health = report["health"]
+    assert health["delivered"] + health["dropped"] + health["waiting"] == health["frames_in"] == 40
+    assert (health["state"], health["sources"][0]["source"]) == ("ended", "camera 0")
+    assert (report["within_max_age"] is not None) and 0 <= report["within_max_age"] <= 1
+    assert report["max_age_ms"] == {"": 1000, "max-age=500": 500}.get("".join(policy[1:]))
+
+
+def test_a_policy_that_cannot_be_is_refused(graph, capsys):
+    assert main([graph, "--policy", "all", "--headless"]) == 2
+    assert "policy 'all' is not latest, every or max-age=MS" in capsys.readouterr().err
+
+
+def test_several_sources_share_one_run(graph, capsys):
+    clock, pattern = "test:clock?width=96&height=64", "test:pattern?width=64&height=64"
+    code, report, _ = run_json(
+        capsys, graph, "--source", clock, "--source", pattern, "--headless", "--duration", 1, "--backend", "ort"
+    )
+    assert code == 0
+    assert [source["source"] for source in report["health"]["sources"]] == [clock, pattern]
+    assert all(source["delivered"] > 3 for source in report["health"]["sources"])
+    assert report["processed"] + report["dropped"] + report["waiting"] == report["frames_in"]
+
+
+def test_peak_memory_is_the_peak_and_not_the_present(graph, folder, capsys, monkeypatch):
+    monkeypatch.setattr(run_stream, "peak_rss_bytes", lambda: 777 << 20)
+    monkeypatch.setattr(run_stream, "rss_bytes", lambda: 111 << 20)
+    _, report, _ = run_json(capsys, graph, "--source", folder, "--headless")
+    assert report["peak_memory_bytes"] == 777 << 20
+
+
+def test_a_run_waits_for_less_than_a_second_after_a_stop(graph, folder, monkeypatch):
+    """The grace that an engine is given, plus one poll, is all that stands between a signal and the table."""
+    given = []
+    stop = run_stream.EngineThread.stop
+    monkeypatch.setattr(
+        run_stream.EngineThread, "stop", lambda self, timeout_s: given.append(timeout_s) or stop(self, timeout_s)
+    )
+    assert main([graph, "--source", folder, "--headless", "--quiet"]) == 0
+    assert 0 < sum(given) < 0.8

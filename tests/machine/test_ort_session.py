@@ -75,3 +75,29 @@ def test_what_is_no_model_is_refused_and_silence_is_kept(capfd):
     with pytest.raises(Exception, match=r"[Pp]rotobuf"):
         open_session(b"no model", is_silent=True)
     assert capfd.readouterr().err == ""
+
+
+def test_threads_reach_onnx_runtime_from_every_door(tmp_path, monkeypatch, capsys):
+    """`open_model(threads=)` and `brixel-run --threads`: the session has that many, and no other number by chance."""
+    import onnxruntime
+    import tiny_model
+
+    from brixel_edge.commands.run import main
+    from brixel_edge.runtimes.model import open_model
+
+    given = []
+    session = onnxruntime.InferenceSession
+
+    def record(model, sess_options=None, **options):
+        given.append(sess_options.intra_op_num_threads)
+        return session(model, sess_options, **options)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", record)
+    graph = tiny_model.save(tmp_path / "tiny.onnx")
+    open_model(graph, backend="ort", threads=3).close()
+    assert set(given) == {3}
+    given.clear()
+    arguments = [str(graph), "--source", "test:pattern", "--frames", "1", "--headless", "--quiet"]
+    assert main([*arguments, "--threads", "5", "--backend", "ort"]) == 0
+    assert set(given) == {5}
+    capsys.readouterr()

@@ -92,3 +92,16 @@ def test_what_is_no_map_is_refused():
 
 def test_its_text_is_short():
     assert repr(numbered()) == "FeatureMap(4x6 cells, 3 channels, frame 0)"
+
+
+def test_the_last_edge_of_a_frame_belongs_to_the_last_cell():
+    """Half a pixel beyond the last pixel's centre is still the frame; a cell's border lies there to the bit."""
+    values = np.arange(2 * 3 * 4, dtype=np.float32).reshape(2, 3, 4)
+    features = FeatureMap(values=values, stride_px=(8.0, 8.0), offset_px=(0.0, 0.0), frame_size=(16, 24), t_capture_s=0)
+    assert features.cell(x=23.5, y=15.5) == (1, 2)
+    assert features.cell(x=-0.5, y=-0.5) == (0, 0)
+    # The frame ends inside of the map's last cell, and the map inside of the frame.
+    longer = FeatureMap(values=values, stride_px=(8.0, 8.0), offset_px=(0.0, 0.0), frame_size=(20, 30), t_capture_s=0)
+    assert longer.cell(x=23.5, y=15.5) == (1, 2)
+    with pytest.raises(SpecError, match="has no features"):
+        longer.cell(x=24.0, y=1.0)

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from brixel_edge.errors import BundleError, SourceError
-from brixel_edge.runtimes.sources.frames import Frame
+from brixel_edge.runtimes.sources.frames import Frame, SourceStatus
+from brixel_edge.runtimes.stream import reader as reader_module
+from brixel_edge.runtimes.stream.policies import parse_policy
 from brixel_edge.runtimes.stream.reader import FrameReader
 
 SIZE = 1000 * 3
@@ -88,7 +90,7 @@ def test_a_file_is_read_whole_in_order_and_prepared_ahead():
     arrivals = drained(reader)
     assert [arrival.frame.index for arrival in arrivals] == list(range(50))
     assert [arrival.prepared for arrival in arrivals] == [index * 10 for index in range(50)]
-    assert (reader.frames_in, reader.dropped) == (50, 0)
+    assert (reader.counters.frames_in, reader.counters.dropped) == (50, 0)
     wait_until(lambda: source.closed)
 
 
@@ -113,13 +115,13 @@ def test_a_live_source_keeps_the_newest_and_counts_what_it_replaces():
     reader = reader_of(source)
     for _ in range(4):
         source.go.release()
-    wait_until(lambda: reader.frames_in == 4)
+    wait_until(lambda: reader.counters.frames_in == 4)
     arrival = reader.take()
     assert arrival.frame.index == 3
     assert arrival.prepared is None  # only what is used is worth the work
     source.go.release()
     assert reader.take().frame.index == 4
-    assert (reader.frames_in, reader.dropped) == (5, 3)
+    assert (reader.counters.frames_in, reader.counters.dropped) == (5, 3)
     reader.close()
 
 
@@ -139,29 +141,29 @@ def test_frames_are_conserved_whatever_the_speeds():
         indices.append(arrival.frame.index)
         time.sleep(0.003)
     assert indices == sorted(set(indices))
-    assert len(indices) + reader.dropped == reader.frames_in == 200
+    assert len(indices) + reader.counters.dropped == reader.counters.frames_in == 200
 
 
 def test_stale_frames_of_a_live_source_are_dropped():
     source = ScriptedSource([frame(0, age_s=30), frame(1)], is_live=True, has_to_wait=True)
-    reader = reader_of(source, max_age_s=1.0)
+    reader = reader_of(source, policy=parse_policy("max-age=1000"))
     source.go.release()
-    wait_until(lambda: reader.frames_in == 1)
+    wait_until(lambda: reader.counters.frames_in == 1)
     threading.Timer(0.1, source.go.release).start()
     assert reader.take().frame.index == 1
-    assert reader.dropped == 1
+    assert reader.counters.dropped == 1
     reader.close()
 
 
 def test_frames_of_a_file_have_no_age():
-    reader = reader_of(ScriptedSource([frame(0, age_s=30)]), max_age_s=1.0)
+    reader = reader_of(ScriptedSource([frame(0, age_s=30)]))
     assert reader.take().frame.index == 0
 
 
 def test_gaps_are_counted():
     reader = reader_of(ScriptedSource([frame(0), frame(1, is_after_gap=True)]))
     drained(reader)
-    assert reader.gaps == 1
+    assert reader.counters.gaps == 1
 
 
 def test_an_error_comes_after_the_frames_before_it():
@@ -185,7 +187,7 @@ def test_an_error_of_the_preparation_reaches_the_consumer():
 
 def test_a_live_source_that_hangs_counts_as_lost():
     source = ScriptedSource([frame(0)], is_live=True, has_to_wait=True)
-    reader = reader_of(source, stall_s=0.2)
+    reader = reader_of(source, give_up_s=0.2)
     with pytest.raises(SourceError, match="scripted gave no frame for 0 s"):
         reader.take()
     reader.close()
@@ -218,3 +220,65 @@ def test_closing_does_not_wait_for_a_driver_that_hangs():
     assert time.monotonic() - start < 1
     assert threading.main_thread().is_alive()
     hang.set()
+
+
+def test_repeated_frames_of_a_frozen_camera_are_counted():
+    def still(index):
+        return frame(7)
+
+    source = ScriptedSource([frame(0), still(1), still(2), still(3), frame(1)], is_live=True)
+    reader = reader_of(source)
+    wait_until(lambda: reader.counters.frames_in == 5)
+    assert reader.counters.repeated == 2
+    # Of a file, a still scene is what it is.
+    reader = reader_of(ScriptedSource([still(0), still(1)]))
+    wait_until(lambda: reader.counters.frames_in == 2)
+    assert reader.counters.repeated == 0
+
+
+def test_the_watchdog_sees_a_stall_while_the_reader_hangs_in_it(monkeypatch, warnings):
+    monkeypatch.setattr(reader_module, "_STALL_S", 0.1)
+    source = ScriptedSource([frame(0), frame(1)], is_live=True, has_to_wait=True)
+    reader = reader_of(source, policy=parse_policy("latest"))
+    assert reader.health()["state"] == "opening"
+    source.go.release()
+    wait_until(lambda: reader.health()["state"] == "running")
+    wait_until(lambda: reader.health()["state"] == "stalled")  # read() of frame 1 has not returned
+    assert reader.health()["reason"] == "no frame comes"
+    assert "scripted is stalled: no frame comes" in warnings.text
+    source.go.release()
+    wait_until(lambda: reader.health()["state"] == "running")
+    reader.close()
+    wait_until(lambda: reader.health()["state"] == "ended")
+    assert reader.health()["entered"] == {"opening": 1, "running": 2, "stalled": 1, "ended": 1}
+
+
+def test_waiting_for_the_engine_is_no_stall(monkeypatch):
+    monkeypatch.setattr(reader_module, "_STALL_S", 0.1)
+    reader = reader_of(ScriptedSource([frame(index) for index in range(9)], is_live=True), queue_bytes=1,
+                       policy=parse_policy("every"))  # fmt: skip
+    time.sleep(0.4)
+    assert reader.health()["state"] == "running"
+    assert len(drained(reader)) == 9
+    assert "stalled" not in reader.health()["entered"]
+
+
+def test_a_source_that_is_opened_again_says_so_in_health():
+    source = ScriptedSource([frame(0)], is_live=True, has_to_wait=True)
+    source.status = SourceStatus(drained=3)
+    reader = reader_of(source)
+    source.go.release()
+    wait_until(lambda: reader.health()["state"] == "running")
+    source.status.failure = "refused"
+    wait_until(lambda: reader.health()["state"] == "reconnecting")
+    assert reader.health()["reason"] == "refused"
+    health = reader.health()
+    assert (health["frames_in"], health["dropped"], health["waiting"]) == (4, 3, 1)
+    reader.close()
+
+
+def test_a_failed_source_says_why():
+    reader = reader_of(ScriptedSource([], error=SourceError("lost", kind="authentication")))
+    with pytest.raises(SourceError):
+        reader.take()
+    assert (reader.health()["state"], reader.health()["reason"]) == ("failed", "authentication")

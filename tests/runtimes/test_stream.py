@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import threading
 import time
 
 import cv2
@@ -14,8 +16,9 @@ from brixel_edge.image.resize import resize_image
 from brixel_edge.model.spec import UNTRAINED_NOTICE
 from brixel_edge.runtimes.model import open_model
 from brixel_edge.runtimes.sources.frames import Frame
-from brixel_edge.runtimes.stream import stream as stream_module
-from brixel_edge.runtimes.stream.stream import Stream, stream
+from brixel_edge.runtimes.stream import feature_stream
+from brixel_edge.runtimes.stream.feature_stream import OpenSources, stream
+from brixel_edge.runtimes.stream.stream import Stream
 
 
 @pytest.fixture
@@ -198,7 +201,7 @@ def test_the_generator_goes_over_a_folder_and_closes_all(graph, photograph, tmp_
         cv2.imwrite(str(folder / f"{number}.png"), photograph[number * 10 :])
     opened = []
     monkeypatch.setattr(
-        stream_module, "open_model", lambda *given: opened.append(open_model(*given)) or opened[-1], raising=True
+        feature_stream, "open_model", lambda **given: opened.append(open_model(**given)) or opened[-1], raising=True
     )
     maps = stream(graph, source=str(folder), backend="ort")
     assert next(maps).frame_size == (300, 451)
@@ -218,14 +221,66 @@ def test_a_model_that_does_not_open_lets_the_source_go(tmp_path, monkeypatch):
     from brixel_edge.runtimes.stream.engine_thread import EngineThread
 
     source = ListSource([])
-    monkeypatch.setattr(stream_module, "open_source", lambda *_: source)
+    monkeypatch.setattr(feature_stream, "open_source", lambda *_: source)
     with pytest.raises(BundleError, match="no model at"):
         next(stream(tmp_path / "nothing.onnx", source="list"))
     assert source.closed
 
     other = ListSource([])
-    engine = EngineThread(lambda: open_model(tmp_path / "nothing.onnx"), lambda: other, None)
+    engine = EngineThread(
+        lambda: open_model(tmp_path / "nothing.onnx"), lambda: OpenSources(sources=[other], names=["list"]), None
+    )
     engine.stop(timeout_s=10)
     assert isinstance(engine.error, BundleError)
     assert engine.is_over
     assert other.closed
+
+
+class StampedSource(ListSource):
+    """Live frames with times of long ago, so that no clock can give them by chance."""
+
+    def read(self):
+        frame = super().read()
+        if frame is None:
+            return None
+        return dataclasses.replace(
+            frame, index=10 * self.index, t_capture_s=100.0 + self.index, t_stream_s=5.0 + self.index, utc_offset_s=1e6
+        )
+
+
+def test_every_time_and_number_of_a_frame_reaches_its_map(graph, photograph):
+    with open_model(graph, backend="ort") as model, Stream(model, StampedSource([photograph] * 3)) as results:
+        maps = [result.features for result in results]
+    assert [fm.t_capture_s for fm in maps] == [101.0, 102.0, 103.0]
+    assert [fm.t_utc_s for fm in maps] == [1000101.0, 1000102.0, 1000103.0]
+    assert [fm.t_stream_s for fm in maps] == [6.0, 7.0, 8.0]
+    assert [fm.frame_index for fm in maps] == [10, 20, 30]
+    assert [fm.is_after_gap for fm in maps] == [False, True, False]
+    assert [fm.source for fm in maps] == ["list"] * 3
+
+
+def test_a_stop_interrupts_the_sources_and_waits_for_a_bounded_time(graph):
+    from brixel_edge.runtimes.stream.engine_thread import EngineThread
+
+    class Waiting(ListSource):
+        is_live = True
+
+        def __init__(self):
+            super().__init__([])
+            self.go = threading.Event()
+
+        def read(self):
+            self.go.wait()
+
+        def interrupt(self):
+            self.go.set()
+
+    source = Waiting()
+    engine = EngineThread(
+        lambda: open_model(graph, backend="ort"), lambda: OpenSources(sources=[source], names=["list"]), None
+    )
+    while engine.stream is None:
+        time.sleep(0.01)
+    engine.stop(timeout_s=10)
+    assert source.go.is_set()
+    assert engine.is_over

@@ -54,7 +54,8 @@ def report(**changes):
     stages.add(times())
     settings = {
         "model": "m.brixel", "backend": "ort", "source": "drive.mp4", "notice": None, "frames_in": 30, "processed": 20,
-        "dropped": 10, "skipped": 0, "gaps": 0, "elapsed_s": 4.0, "stages": stages.stats(),
+        "dropped": 10, "waiting": 0, "skipped": 0, "gaps": 0, "repeated": 0, "max_age_ms": None, "within_max_age": None,
+        "health": {"state": "ended"}, "elapsed_s": 4.0, "stages": stages.stats(),
         "peak_memory_bytes": 300 << 20, "memory_plan": None, "saved": None,
     }  # fmt: skip
     return RunReport(**{**settings, **changes})
@@ -97,3 +98,19 @@ def test_the_line_of_a_second_starts_anew():
     assert "age   60.0 ms" in line
     assert "dropped 3" in line
     assert "0.0 fps" in second.text(elapsed_s=4.0, span_s=1.0, processed=12, dropped=3)
+
+
+def test_each_column_is_its_own_percentile():
+    """1000 durations of 1 to 1000 ms: the 950th is not the 900th."""
+    histogram = LatencyHistogram()
+    for duration_ms in range(1, 1001):
+        histogram.add(1e-3 * duration_ms)
+    stats = histogram.stats()
+    assert (stats.p50_ms, stats.p95_ms, stats.p99_ms) == pytest.approx((500, 950, 990), rel=0.01)
+
+
+def test_the_share_within_the_bound_is_shown():
+    text = report(max_age_ms=200.0, within_max_age=0.975, waiting=1, repeated=3).table()
+    assert "97.5 % of results within 200 ms" in text
+    assert "waiting      1" in text
+    assert "repeated     3" in text
