@@ -13,18 +13,17 @@ from pathlib import Path
 import onnx
 
 from brixel_edge.errors import BrixelError, BuildError, ParityError
+from brixel_edge.export.facts import Photographs, Product
 from brixel_edge.export.graph.fuse import FusedModel
 from brixel_edge.export.graph.to_onnx import onnx_from_model
-from brixel_edge.export.half.islands import Half, Island, find_islands
 from brixel_edge.export.half.ranges import TensorRange, measure_ranges
-from brixel_edge.export.half.to_half import half_from_float
+from brixel_edge.export.half.typed import write_typed
 from brixel_edge.export.judges import Judge, default_judges
-from brixel_edge.export.prove import Photographs, Product, Prover
+from brixel_edge.export.prove import Prover
 from brixel_edge.machine.progress import progress
 from brixel_edge.model.bundle import graph_name
-from brixel_edge.model.onnx_file import with_digest
 from brixel_edge.model.receipt_sections import Islands, Lowering
-from brixel_edge.model.spec import Precision, SamplerKind
+from brixel_edge.model.spec import Half, ModelSpec, Precision, SamplerKind
 from brixel_edge.network.deformable import DeformableAttention
 from brixel_edge.network.student import Student
 
@@ -38,6 +37,8 @@ class FloatGraphs:
 
     Attributes:
         folder: for all files that are made.
+        student: in evaluation mode.
+        spec: of the model.
         prover: of the model.
         ranging: photographs that activation ranges are measured on; others than the proof's.
         output: type of a half-precision graph's features; None is fp32.
@@ -46,6 +47,8 @@ class FloatGraphs:
     """
 
     folder: Path
+    student: Student
+    spec: ModelSpec
     prover: Prover
     ranging: Photographs
     output: Half | None = None
@@ -93,7 +96,7 @@ class FloatGraphs:
     def _make_float(self, sampler: SamplerKind) -> Product:
         path = self.folder / sampler / graph_name("fp32")
         path.parent.mkdir(parents=True)
-        how = f", sampling by {sampler}" if samples_of(self.prover.student) else ""
+        how = f", sampling by {sampler}" if samples_of(self.student) else ""
         self.prover.say(f"tracing the fused model{how}")
         with self.prover.watch.timed("trace"):
             (self.trace or self._trace)(sampler, path)
@@ -101,8 +104,8 @@ class FloatGraphs:
         return Product(files=(path,), facts={path.name: facts})
 
     def _trace(self, sampler: SamplerKind, out: Path) -> None:
-        model = FusedModel(self.prover.student, self.prover.spec, sampler).eval()
-        onnx_from_model(model, self.prover.spec, out, has_samples=sampler == "materialised")
+        model = FusedModel(self.student, self.spec, sampler).eval()
+        onnx_from_model(model, self.spec, out, has_samples=sampler == "materialised")
 
     def _half(self, lowering: Lowering, source: Product) -> Product:
         model = onnx.shape_inference.infer_shapes(onnx.load(str(source.files[0])))
@@ -127,24 +130,12 @@ class FloatGraphs:
         self, what: str, model: onnx.ModelProto, ranges: dict[str, TensorRange], lowering: Lowering, out: Path
     ) -> Islands:
         """Write a graph in a lowering's types; what stayed in fp32."""
-        precision: Half = "bf16" if lowering.precision == "bf16" else "fp16"
-        level = lowering.islands or "measured"
-        islands = find_islands(model, ranges, precision, level)
-        self.prover.say(f"{what}, {len(islands)} of {len(model.graph.node)} nodes in fp32")
-        typed = half_from_float(model, precision, [island.node for island in islands], output=self.output)
-        out.write_bytes(with_digest(typed.SerializeToString(deterministic=True)))
-        return Islands(
-            level=level, photographs=tuple(self.ranging.names), nodes=len(islands), reasons=_by_reason(islands)
-        )
+        self.prover.say(what)
+        islands = write_typed(model, ranges, lowering, out, photographs=self.ranging.names, output=self.output)
+        self.prover.say(f"{islands.nodes} of {len(model.graph.node)} nodes stay in fp32")
+        return islands
 
 
 def samples_of(student: Student) -> int:
     """How many deformable attentions a student has; without any there is but one lowering of it."""
     return sum(isinstance(module, DeformableAttention) for module in student.modules())
-
-
-def _by_reason(islands: Sequence[Island]) -> dict[str, dict[str, float]]:
-    reasons: dict[str, dict[str, float]] = {}
-    for island in islands:
-        reasons.setdefault(island.reason, {})[f"{island.op} {island.node}"] = island.max_abs
-    return reasons

@@ -17,10 +17,10 @@ import onnx
 from numpy.typing import NDArray
 
 from brixel_edge.errors import BuildError
-from brixel_edge.export.graph.to_onnx import INPUT_NAME, OUTPUT_NAME
 from brixel_edge.export.half.rounding import rounding_from_half
 from brixel_edge.machine.openvino_hint import precision_hint
 from brixel_edge.machine.ort_session import open_session
+from brixel_edge.model.onnx_file import INPUT_NAME, OUTPUT_NAME
 from brixel_edge.model.spec import Precision
 
 Features = list[NDArray[np.floating]]

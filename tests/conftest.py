@@ -138,8 +138,8 @@ def mini_images(photograph_paths) -> list[np.ndarray]:
 def export_mini_fp16(tmp_path_factory, mini_student, mini_graph, mini_images):
     """Exports that model at 64 x 96 with fp32 and fp16 graphs, from graphs that are traced already; takes a name."""
     from brixel_edge.commands.export_steps import Job, export_directory
+    from brixel_edge.export.facts import Photographs
     from brixel_edge.export.graph.fuse import spec_from_student
-    from brixel_edge.export.prove import Photographs
     from brixel_edge.model.engine_choice import engine_choice
 
     spec = spec_from_student(mini_student, 64, 96, "brixel", name="vit_mini_dinov3")
@@ -150,7 +150,7 @@ def export_mini_fp16(tmp_path_factory, mini_student, mini_graph, mini_images):
             out=out,
             student=mini_student,
             spec=spec,
-            engine=engine_choice("onnx-fp16"),
+            engines=(engine_choice("onnx-fp16"),),
             photographs=Photographs(names=["a", "b"], pixels=mini_images[:2]),
             ranging=Photographs(names=["c"], pixels=mini_images[2:3]),
             trace=lambda sampler, path: shutil.copy(mini_graph(sampler), path),

@@ -10,19 +10,24 @@ from typing import Any, get_args
 
 from brixel_edge.commands.command import add_common_arguments, run_command
 from brixel_edge.commands.export_request import (
+    DEFAULT_CALIB_N,
     DEFAULT_VIEW_PX,
     PROGRAM,
     ExportRequest,
-    check_engine,
+    FromRequest,
+    check_engines,
+    fill_in_board,
+    from_arguments,
     request_from_arguments,
+    say,
 )
 from brixel_edge.errors import BackendMissing
 from brixel_edge.model.backbones import BACKBONES
+from brixel_edge.model.boards import BOARDS
 from brixel_edge.model.engine_choice import ENGINE_NAMES
 from brixel_edge.model.receipt import Receipt
 from brixel_edge.model.spec import UNTRAINED_NOTICE, AdapterKind, ChannelOrder, SamplerKind
 
-DEFAULT_CALIB_N = 64
 DEFAULT_MIN_SPEEDUP = 1.1
 
 EPILOG = """\
@@ -38,8 +43,10 @@ examples:
   brixel-export --adapter conv --full-frame --size 1024x1024 --out frame.brixel
       the small adapter, which also reads the frame at four times the backbone's view
   brixel-export --engine onnx-int8 --calib photographs/
-  brixel-export --engine trt-fp16
-      on the board itself
+  brixel-export --for jetson-orin-nano --out nano.brixel
+      all graphs that the board may need; copy the directory, and on the board, where no torch is:
+  brixel-export --from nano.brixel --for jetson-orin-nano
+      adds the engine, built there and proven there by the proof that travels; so does --engine trt-fp16
 
 exit codes:
   0 done, 2 bad input, 3 backend not installed, 4 build failed, 5 parity failed, 6 out of memory;
@@ -63,6 +70,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--from",
+        dest="source",
+        metavar="DIR",
+        type=Path,
+        help="model directory to add engines to, in place; needs no torch",
+    )
     parser.add_argument(
         "--backbone", metavar="NAME", help=f"dinov3 (architecture from the weights) or one of {', '.join(BACKBONES)}"
     )
@@ -108,17 +122,23 @@ def _add_graph_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sampler",
         choices=("auto", *get_args(SamplerKind)),
-        default="auto",
         help="lowering of deformable sampling; auto takes the target's, and another where that one fails; "
         "gather has no GridSample node, materialised gives the samples as outputs too",
     )
     parser.add_argument(
-        "--engine", choices=ENGINE_NAMES, default="onnx", help="what to make (default onnx: fp32 graph)"
+        "--engine",
+        metavar="NAME,...",
+        help=f"what to make, one or several of {', '.join(ENGINE_NAMES)} (default onnx: fp32 graph)",
+    )
+    parser.add_argument(
+        "--for",
+        dest="board",
+        choices=BOARDS,
+        help="what this board takes: stands for --engine, --sampler, --features and limits of memory, which it prints",
     )
     parser.add_argument(
         "--features",
         choices=("fp32", "fp16"),
-        default="fp32",
         help="type of the features of an fp16 graph (default fp32); fp16 halves what a GPU copies back",
     )
     parser.add_argument("--out", metavar="DIR", type=Path, help="model directory to write (default NAME.brixel)")
@@ -145,7 +165,7 @@ def _add_graph_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("TensorRT")
-    group.add_argument("--opt-level", metavar="N", type=int, default=3, help="0 builds fast, 5 slowly (default 3)")
+    group.add_argument("--opt-level", metavar="N", type=int, help="0 builds fast, 5 slowly (default 3)")
     group.add_argument(
         "--workspace", metavar="SIZE", help="scratch memory of a layer, e.g. 512MiB (default: half of what is free)"
     )
@@ -166,7 +186,7 @@ def _add_engine_arguments(parser: argparse.ArgumentParser) -> None:
 
 def summary(receipt: Receipt, out: Path) -> str:
     """The receipt for people."""
-    spec, requested = receipt.spec, receipt.requested
+    spec = receipt.spec
     lines = [
         f"wrote {out}",
         f"  {spec.image.height}x{spec.image.width} {spec.image.channels} uint8 -> features "
@@ -174,13 +194,14 @@ def summary(receipt: Receipt, out: Path) -> str:
     ]
     if not spec.trained:
         lines.append(f"  {UNTRAINED_NOTICE}")
-    if not requested.is_first_choice:
-        failed = sum(not attempt.passed for attempt in receipt.attempts)
-        made = requested.made
-        lines.append(
-            f"  not the first choice: {made.precision} by {made.sampler}, after {failed} plans that failed "
-            "(attempts in model.json)"
-        )
+    for requested in (receipt.requested, *(receipt.also_requested or ())):
+        if not requested.is_first_choice:
+            tried = [attempt for attempt in receipt.attempts if attempt.engine in (None, requested.engine)]
+            failed, made = sum(not attempt.passed for attempt in tried), requested.made
+            lines.append(
+                f"  {requested.engine}: not the first choice, {made.precision} by {made.sampler}, after {failed} plans "
+                "that failed (attempts in model.json)"
+            )
     for name, parity in receipt.parity.items():
         size = receipt.files[name].bytes / 1e6
         lines.append(f"  {name}  {size:.1f} MB  {parity.line} ({parity.images} photographs, {parity.backend})")
@@ -189,7 +210,7 @@ def summary(receipt: Receipt, out: Path) -> str:
             size = receipt.files[name].bytes / 1e6
             lines.append(
                 f"  {name}  {size:.1f} MB  NOT PROVEN: this machine cannot run it; the graph that it was built from is "
-                f"proven, and brixel-verify {out} --engine {requested.engine} proves it on the device"
+                f"proven, and brixel-verify {out} --engine {engine.report.identity.choice} proves it on the device"
             )
     return "\n".join(lines)
 
@@ -209,12 +230,25 @@ def _load_export() -> Callable[[ExportRequest], Iterator[tuple[Path, Receipt]]]:
     return export
 
 
+def _added(request: FromRequest) -> tuple[dict[str, Any], str]:
+    """Add engines to a directory."""
+    from brixel_edge.commands.export_from import add_engines
+    from brixel_edge.machine.device_process import device_of_process
+
+    check_engines(request.engines, request.settings, ask_device=device_of_process)
+    receipt = add_engines(request, say)
+    return {"out": str(request.root), **receipt.to_json()}, summary(receipt, request.root)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Entry point of brixel-export."""
 
     def command(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+        fill_in_board(arguments, on_board=arguments.source is not None)
+        if arguments.source is not None:
+            return _added(from_arguments(arguments))
         request = request_from_arguments(arguments)
-        check_engine(request)
+        check_engines(request.engines, request.settings, has_calib=request.calib is not None)
         export = _load_export()
         receipts = [({"out": str(out), **receipt.to_json()}, summary(receipt, out)) for out, receipt in export(request)]
         texts = "\n".join(text for _, text in receipts)

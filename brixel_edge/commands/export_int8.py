@@ -14,9 +14,9 @@ from brixel_edge.calib.lowering.dynamic import quantize_dynamic
 from brixel_edge.calib.lowering.targets import Int8Target
 from brixel_edge.calib.quantize import Settings, quantize
 from brixel_edge.errors import BuildError
+from brixel_edge.export.facts import FileFacts
 from brixel_edge.export.float_graphs import FloatGraphs
 from brixel_edge.export.judges import OpenVinoJudge, OrtJudge, RoundingJudge
-from brixel_edge.export.prove import FileFacts
 from brixel_edge.model.bundle import ORT_INT8_NAME, graph_name
 from brixel_edge.model.json_form import fields_from_json
 from brixel_edge.model.receipt_sections import BenchRow, Int8, Int8Cost, Int8Speed, Lowering

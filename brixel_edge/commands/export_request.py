@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
 from brixel_edge.errors import BackendMissing, SpecError
 from brixel_edge.export.engine.settings import EngineSettings
-from brixel_edge.machine.cuda import current_device, import_cudart
+from brixel_edge.machine.cuda import CudaDevice, current_device, import_cudart
 from brixel_edge.machine.memory import parse_bytes
-from brixel_edge.machine.tensorrt import INSTALL_HINTS, has_tensorrt
+from brixel_edge.machine.tensorrt import INSTALL_HINTS, EngineKind, has_tensorrt
 from brixel_edge.model.adapters import DEFAULT_WIDTH, FULL_FRAME_SCALE, ConvSettings, check_multiple, size_step_px
 from brixel_edge.model.backbones import DEFAULT_BACKBONE, backbone_spec
-from brixel_edge.model.engine_choice import EngineChoice, engine_choice
+from brixel_edge.model.boards import BOARDS
+from brixel_edge.model.engine_choice import EngineChoice, engine_choices, tensorrt_of
 from brixel_edge.model.spec import AdapterKind, ChannelOrder, SamplerKind, parse_size
 
 PROGRAM = "brixel-export"
 RANDOM = "random"
 DINOV3 = "dinov3"  # the weights say which
 DEFAULT_VIEW_PX = 256
+DEFAULT_CALIB_N = 64
+DEFAULT_ENGINE = "onnx"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +37,7 @@ class ExportRequest:
         tap_layers: None for the table's.
         sizes: (height, width) [px] of each model directory; empty for the default, which depends on the adapter.
         outs: the directories, one a size.
+        engines: what to make, in this order.
         sampler: lowering of deformable sampling; None for those of the engine in their order.
         has_half_features: the features of an fp16 graph are fp16, too.
         parity_images: folder of the proof's photographs; None for scikit-image's.
@@ -53,7 +59,7 @@ class ExportRequest:
     outs: tuple[Path, ...]
     channels: ChannelOrder
     sampler: SamplerKind | None
-    engine: EngineChoice
+    engines: tuple[EngineChoice, ...]
     has_half_features: bool
     parity_images: Path | None
     calib: str | None
@@ -62,6 +68,81 @@ class ExportRequest:
     has_bench: bool
     settings: EngineSettings
     seed: int
+
+    @property
+    def tensorrt(self) -> EngineKind | None:
+        """Which TensorRT builds engines of it; None for graphs only."""
+        return tensorrt_of(self.engines)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FromRequest:
+    """What the command line asks of `--from`.
+
+    Attributes:
+        root: the model directory, whose engines are added to it.
+        engines: what to make, in this order.
+        settings: of the engine builder.
+        has_half_features: the features of an fp16 graph that is made here are fp16, too.
+        calib: source of the photographs that ranges are measured on; None takes those that travel with the proof.
+        calib_n: frames of it.
+        seed: of the choice of them.
+    """
+
+    root: Path
+    engines: tuple[EngineChoice, ...]
+    settings: EngineSettings
+    has_half_features: bool = False
+    calib: str | None = None
+    calib_n: int = DEFAULT_CALIB_N
+    seed: int = 0
+
+
+# What the exported graph is made of was decided at its export.
+_NOT_WITH_FROM = (
+    "backbone", "backbone_weights", "adapter_weights", "conv_width", "full_frame", "tap_layers", "size", "sizes", "out",
+    "sampler", "parity_images",
+)  # fmt: skip
+
+
+def from_arguments(arguments: argparse.Namespace) -> FromRequest:
+    """Check what can be checked of `--from` without reading the directory.
+
+    Raises:
+        SpecError: no engine, or flags that belong to an export from weights.
+    """
+    given = [name for name in _NOT_WITH_FROM if getattr(arguments, name)]
+    if given:
+        flag = f"--{given[0].replace('_', '-')}"
+        raise SpecError(f"{flag} was decided when {arguments.source} was exported; leave it out of --from")
+    if arguments.engine is None:
+        raise SpecError(f"--from {arguments.source} needs --engine, for instance trt-fp16, or --for a board")
+    engines = engine_choices(arguments.engine)
+    check_engine_flags(arguments, engines)
+    return FromRequest(
+        root=arguments.source,
+        engines=engines,
+        settings=engine_settings(arguments),
+        has_half_features=arguments.features == "fp16",
+        calib=arguments.calib,
+        calib_n=arguments.calib_n,
+        seed=arguments.seed,
+    )
+
+
+def fill_in_board(arguments: argparse.Namespace, *, on_board: bool) -> None:
+    """Put in what `--for` stands for, and say so; what was given stays."""
+    if arguments.board is None:
+        return
+    board = BOARDS[arguments.board]
+    options = board.board_options if on_board else board.workstation_options
+    taken = {name: value for name, value in options.items() if getattr(arguments, name) is None}
+    for name, value in taken.items():
+        setattr(arguments, name, value)
+    shown = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in taken.items())
+    say(f"{board.name} ({board.system}) stands for {shown}")
+    if not on_board and board.engines != board.graphs:
+        say(f"on the board: brixel-export --from DIR --for {board.name}")
 
 
 def request_from_arguments(arguments: argparse.Namespace) -> ExportRequest:
@@ -79,8 +160,8 @@ def request_from_arguments(arguments: argparse.Namespace) -> ExportRequest:
         raise SpecError("--adapter none has no weights; leave --adapter-weights or --adapter none out")
     if not default and arguments.adapter != "none" and arguments.adapter_weights is None:
         raise SpecError("--adapter-weights FILE is missing (or random; or --adapter none for the backbone's own map)")
-    engine = engine_choice(arguments.engine)
-    _check_engine_flags(arguments, engine)
+    engines = engine_choices(arguments.engine or DEFAULT_ENGINE)
+    check_engine_flags(arguments, engines)
     out = arguments.out or Path("default.brixel" if default else f"{arguments.backbone}.brixel")
     given = arguments.sizes or arguments.size
     sizes = tuple(dict.fromkeys(parse_size(text) for text in given.split(","))) if given else ()
@@ -95,46 +176,59 @@ def request_from_arguments(arguments: argparse.Namespace) -> ExportRequest:
         outs=tuple(_sized(out, size) for size in sizes) if arguments.sizes else (out,),
         channels=arguments.channels,
         sampler=arguments.sampler if arguments.sampler in get_args(SamplerKind) else None,
-        engine=engine,
+        engines=engines,
         has_half_features=arguments.features == "fp16",
         parity_images=arguments.parity_images,
         calib=arguments.calib,
         calib_n=arguments.calib_n,
         min_speedup=arguments.min_speedup,
         has_bench=not arguments.no_bench,
-        settings=_engine_settings(arguments),
+        settings=engine_settings(arguments),
         seed=arguments.seed,
     )
     _check_sizes(request)
     return request
 
 
-def check_engine(request: ExportRequest) -> None:
-    """Whether this machine can make the engine, before anything slow is done.
+def check_engines(
+    engines: Sequence[EngineChoice],
+    settings: EngineSettings,
+    *,
+    has_calib: bool = True,
+    ask_device: Callable[[], CudaDevice] = lambda: current_device(import_cudart()),
+) -> None:
+    """Whether this machine can make the engines with these settings, before anything slow is done.
 
     Raises:
         BackendMissing: the message says what to install where.
-        SpecError: INT8 for TensorRT without calibration frames.
+        SpecError: a setting that the builder would refuse, or INT8 for TensorRT without calibration frames.
     """
-    engine, kind = request.engine, request.engine.tensorrt
+    kind = tensorrt_of(engines)
     if kind is None:
         return
+    engine = next(choice for choice in engines if choice.tensorrt)
     if not has_tensorrt(kind):
         name = "TensorRT-RTX" if kind == "trt-rtx" else "TensorRT"
         raise BackendMissing(f"--engine {engine} needs {name}: {INSTALL_HINTS[kind]}")
-    if kind == "trt":
-        current_device(import_cudart())
-    if engine.precision == "int8" and request.calib is None:
+    device = ask_device() if kind == "trt" else None
+    settings.check(kind, device.compute_capability if device else None)
+    if not has_calib and any(choice.precision == "int8" for choice in engines):
         raise SpecError(
             f"--engine {engine} needs --calib SRC, frames of what the device will see (folder, video or camera)"
         )
 
 
-def _check_engine_flags(arguments: argparse.Namespace, engine: EngineChoice) -> None:
-    if arguments.features == "fp16" and engine.precision != "fp16":
-        raise SpecError(f"--features fp16 needs an fp16 graph, --engine {engine} makes none; use onnx-fp16")
-    if arguments.calib is not None and engine.precision == "fp32":
-        raise SpecError(f"--engine {engine} calibrates nothing; leave --calib out, or use onnx-int8")
+def check_engine_flags(arguments: argparse.Namespace, engines: Sequence[EngineChoice]) -> None:
+    """Refuse flags that none of the engines takes.
+
+    Raises:
+        SpecError: one of these.
+    """
+    named, precisions = ",".join(map(str, engines)), {engine.precision for engine in engines}
+    if arguments.features == "fp16" and "fp16" not in precisions:
+        raise SpecError(f"--features fp16 needs an fp16 graph, --engine {named} makes none; use onnx-fp16")
+    if arguments.calib is not None and precisions == {"fp32"}:
+        raise SpecError(f"--engine {named} calibrates nothing; leave --calib out, or use onnx-int8")
     if arguments.calib_n < 1 or arguments.min_speedup < 0:
         raise SpecError(f"--calib-n {arguments.calib_n} and --min-speedup {arguments.min_speedup} must be above zero")
 
@@ -186,10 +280,11 @@ def _parse_numbers(text: str | None, flag: str, what: str) -> tuple[int, ...] | 
     return tuple(int(part) for part in parts)
 
 
-def _engine_settings(arguments: argparse.Namespace) -> EngineSettings:
+def engine_settings(arguments: argparse.Namespace) -> EngineSettings:
+    """Of the builder, from the command line."""
     cards = _parse_numbers(arguments.rtx_sm, "--rtx-sm", "compute capabilities; for instance 86,89,120")
     return EngineSettings(
-        optimization_level=arguments.opt_level,
+        optimization_level=EngineSettings().optimization_level if arguments.opt_level is None else arguments.opt_level,
         workspace_bytes=parse_bytes(arguments.workspace) if arguments.workspace else None,
         max_memory_bytes=parse_bytes(arguments.max_mem) if arguments.max_mem else None,
         timing_cache_dir=arguments.timing_cache,
@@ -198,3 +293,8 @@ def _engine_settings(arguments: argparse.Namespace) -> EngineSettings:
         dla_core=arguments.dla,
         rtx_capabilities=cards or (),
     )
+
+
+def say(line: str) -> None:
+    """A line of progress."""
+    print(f"{PROGRAM}: {line}", file=sys.stderr, flush=True)

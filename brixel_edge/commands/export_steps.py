@@ -10,27 +10,28 @@ import datetime
 import importlib.metadata
 import platform
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from brixel_edge.calib.frames import FrameStore
 from brixel_edge.calib.sources import calibration_frames
-from brixel_edge.commands.export_engines import EngineBuilder, TensorRtBuilder, proven_engine
+from brixel_edge.commands.export_engines import EngineBuilder, EngineMaker, TensorRtBuilder
 from brixel_edge.commands.export_int8 import int8_speed, int8_targets, proven_int8, quantized
-from brixel_edge.commands.export_request import DEFAULT_VIEW_PX, PROGRAM, RANDOM, ExportRequest
+from brixel_edge.commands.export_request import DEFAULT_VIEW_PX, RANDOM, ExportRequest, say
 from brixel_edge.errors import BuildError, ParityError
 from brixel_edge.export.engine.known_bad import sampler_order
 from brixel_edge.export.engine.target import target_here
+from brixel_edge.export.facts import FileFacts, Photographs, Product, Stopwatch
 from brixel_edge.export.float_graphs import FloatGraphs, Judges, Trace, samples_of
 from brixel_edge.export.graph.fuse import spec_from_student
-from brixel_edge.export.half.islands import Half
+from brixel_edge.export.graph.reference import TorchReference
 from brixel_edge.export.judges import default_judges
 from brixel_edge.export.ladder import first_that_passes, lowerings_for
-from brixel_edge.export.prove import FileFacts, Photographs, Product, Prover, Stopwatch
+from brixel_edge.export.prove import Prover
 from brixel_edge.machine.files import sha256_of
 from brixel_edge.model.bundle import staged_directory, write_failure, write_receipt
 from brixel_edge.model.engine_choice import EngineChoice
@@ -47,10 +48,11 @@ from brixel_edge.model.receipt_sections import (
     WeightFile,
     Weights,
 )
-from brixel_edge.model.spec import UNTRAINED_NOTICE, ModelSpec, SamplerKind
+from brixel_edge.model.spec import UNTRAINED_NOTICE, Half, ModelSpec, SamplerKind
 from brixel_edge.network.backbone import load_backbone
 from brixel_edge.network.official_weights import adapter_file, backbone_file
 from brixel_edge.network.student import Student, load_student
+from brixel_edge.proof.parity import ParityReport
 from brixel_edge.proof.photographs import PROOF, RANGING, bundled_photographs, load_images, photographs_in
 from brixel_edge.proof.proof import PROOF_NAME, proof_from_references, save_proof
 from brixel_edge.runtimes.bench.bench import Schedule, measure
@@ -86,7 +88,7 @@ class Job:
         out: the directory.
         student: in evaluation mode.
         spec: of the model at its image size.
-        engine: what to make.
+        engines: what to make, in this order; TensorRT engines are of one kind.
         photographs: of the proof.
         ranging: photographs that activation ranges are measured on; others than the proof's.
         frames: of calibration, at the graph's size; None quantises dynamically, for ONNX Runtime alone.
@@ -106,7 +108,7 @@ class Job:
     out: Path
     student: Student
     spec: ModelSpec
-    engine: EngineChoice
+    engines: tuple[EngineChoice, ...]
     photographs: Photographs
     ranging: Photographs
     frames: FrameStore | None = None
@@ -122,16 +124,14 @@ class Job:
     has_bench: bool = False
     say: Callable[[str], None] = lambda line: None
 
-    @property
-    def wanted(self) -> Wanted:
-        """For the receipt."""
-        return Wanted(engine=str(self.engine), precision=self.engine.float_precision, samplers=self.samplers)
+    def wanted(self, engine: EngineChoice) -> Wanted:
+        """Of an engine, for the receipt."""
+        return Wanted(engine=str(engine), precision=engine.float_precision, samplers=self.samplers)
 
-    @property
-    def lowerings(self) -> list[Lowering]:
+    def lowerings(self, engine: EngineChoice) -> list[Lowering]:
         """In the order in which they are tried; without deformable sampling there is one lowering of it."""
         end = None if samples_of(self.student) else 1
-        precision = self.engine.float_precision
+        precision = engine.float_precision
         return lowerings_for(precision, self.samplers[:end], bf16_samplers=self.bf16_samplers[:end])
 
 
@@ -167,7 +167,7 @@ def export(request: ExportRequest) -> Iterator[tuple[Path, Receipt]]:
 
 def job_from_request(request: ExportRequest, student: Student, spec: ModelSpec, out: Path) -> Job:
     """Take the photographs and frames, and choose the lowerings, of one directory."""
-    frames, kind = None, request.engine.tensorrt
+    frames, kind = None, request.tensorrt
     if request.calib is not None:
         say(f"taking up to {request.calib_n} calibration frames from {request.calib}")
         frames = calibration_frames(request.calib, spec.image, count=request.calib_n, seed=request.seed)
@@ -175,7 +175,7 @@ def job_from_request(request: ExportRequest, student: Student, spec: ModelSpec, 
     if request.sampler is not None:
         samplers = (request.sampler,)
     elif kind is not None:
-        target = target_here(kind, request.engine.float_precision, request.settings.rtx_capabilities)
+        target = target_here(kind, request.engines[0].float_precision, request.settings.rtx_capabilities)
         samplers = sampler_order(target)
     builder = None
     if kind is not None:
@@ -186,7 +186,7 @@ def job_from_request(request: ExportRequest, student: Student, spec: ModelSpec, 
         out=out,
         student=student,
         spec=spec,
-        engine=request.engine,
+        engines=request.engines,
         photographs=_loaded(proof, spec),
         ranging=_loaded(bundled_photographs(RANGING), spec) if frames is None else _first_of(frames),
         frames=frames,
@@ -215,12 +215,15 @@ def export_directory(job: Job) -> Receipt:
         ParityError: nothing computes what PyTorch does; the same is left.
     """
     attempts: list[Attempt] = []
-    lowerings, watch = job.lowerings, Stopwatch()
-    is_int8, for_tensorrt = job.engine.precision == "int8", job.builder is not None
+    watch = Stopwatch()
     with staged_directory(job.out) as folder, _failure_left(job, attempts):
-        prover = Prover(student=job.student, spec=job.spec, photographs=job.photographs, watch=watch, say=job.say)
+        reference = TorchReference(student=job.student, spec=job.spec, photographs=job.photographs, watch=watch)
+        prover = Prover(photographs=job.photographs, compare=reference.compare, watch=watch, say=job.say)
+        engines = _engine_maker(job, reference, prover)
         graphs = FloatGraphs(
             folder=folder / "work",
+            student=job.student,
+            spec=job.spec,
             prover=prover,
             ranging=job.ranging,
             output=job.output,
@@ -228,37 +231,30 @@ def export_directory(job: Job) -> Receipt:
             trace=job.trace,
         )
 
-        # 1. Float graphs, and TensorRT's engine of the last: the first lowering whose files all pass.
-        def carry_out(lowering: Lowering) -> tuple[Product, dict[str, Parity]]:
-            product = graphs.made(lowering)
-            if job.builder is not None:
-                files, engine = proven_engine(product.files[-1], lowering.precision, job.builder, prover)
-                product = Product(files=(*product.files, *files), facts={**product.facts, **engine})
-            return product, product.parity
-
-        product = first_that_passes(
-            lowerings, carry_out, attempts, on_failure=lambda lowering, error: job.say(f"gave up {lowering}: {error}")
-        )
-        made, facts = lowerings[len(attempts) - 1], dict(product.facts)
-        for path in product.files:
-            path.replace(folder / path.name)
+        # 1. Float graphs, and TensorRT's engines of them: for each engine the first lowering whose files all pass.
+        files, facts, made = _float_files(job, graphs, engines, attempts)
+        for name, path in files.items():
+            path.replace(folder / name)
         shutil.rmtree(graphs.folder)
 
         # 2. The proof that travels along.
-        proof = proof_from_references(job.photographs.names, job.photographs.pixels, prover.references)
+        proof = proof_from_references(
+            job.photographs.names, job.photographs.pixels, reference.features, ranging=job.ranging.pixels
+        )
         save_proof(proof, folder / PROOF_NAME)
 
         # 3. INT8 from the fp32 graph: quantised, proven, and faster than the float engines, or refused.
         int8 = int8_cost = speed = None
-        if is_int8:
+        for engine in (choice for choice in job.engines if choice.precision == "int8"):
+            for_tensorrt = engine.tensorrt is not None
             targets = int8_targets(has_frames=job.frames is not None, for_tensorrt=for_tensorrt)
             job.say(f"quantising for {', '.join(targets)}")
             int8, int8_cost = quantized(folder, job.frames, targets, job.seed)
             for target in targets:
-                graph, graph_facts = proven_int8(folder, target, made, graphs)
+                graph, graph_facts = proven_int8(folder, target, made[engine], graphs)
                 facts[graph.name] = graph_facts
-                if job.builder is not None:
-                    facts |= proven_engine(graph, "int8", job.builder, prover)[1]
+                if engines is not None and for_tensorrt:
+                    facts |= engines.proven_engine(graph, "int8")[1]
             job.say("timing int8 beside the float engines")
             speed = int8_speed(folder, job.spec, job.min_speedup, for_tensorrt=for_tensorrt)
 
@@ -267,6 +263,7 @@ def export_directory(job: Job) -> Receipt:
         if job.has_bench:
             job.say("measuring latency and memory")
             bench = _bench(folder, job.spec)
+        requested = [_requested(job, engine, made[engine]) for engine in job.engines]
         receipt = Receipt(
             spec=job.spec,
             samplers=_section(facts, "sampler"),
@@ -276,7 +273,8 @@ def export_directory(job: Job) -> Receipt:
             parity=_section(facts, "parity"),
             engines=_section(facts, "engine"),
             attempts=tuple(attempts),
-            requested=Requested(**vars(job.wanted), made=made, is_first_choice=made == lowerings[0]),
+            requested=requested[0],
+            also_requested=tuple(requested[1:]) or None,
             weights=job.weights,
             tools=tool_versions(),
             int8=int8,
@@ -292,14 +290,84 @@ def export_directory(job: Job) -> Receipt:
         return write_receipt(folder, receipt)
 
 
+def _float_files(
+    job: Job, graphs: FloatGraphs, engines: EngineMaker | None, attempts: list[Attempt]
+) -> tuple[dict[str, Path], dict[str, FileFacts], dict[EngineChoice, Lowering]]:
+    """Files by name, what is known of them, and the lowering that each engine came to."""
+    files: dict[str, Path] = {}
+    facts: dict[str, FileFacts] = {}
+    made: dict[EngineChoice, Lowering] = {}
+
+    def carry_out(engine: EngineChoice, lowering: Lowering) -> tuple[Product, dict[str, Parity]]:
+        product = graphs.made(lowering)
+        if engines is not None and engine.tensorrt is not None:
+            added, known = engines.proven_engine(product.files[-1], lowering.precision)
+            product = Product(files=(*product.files, *added), facts={**product.facts, **known})
+        return product, product.parity
+
+    for engine in job.engines:
+        start = replace(engine, precision=engine.float_precision)
+        if start not in made:  # INT8 for TensorRT starts from what trt-fp16 came to
+            product = _first_product(job, engine, partial(carry_out, engine), attempts)
+            made[start] = _lowering_of(attempts[-1])
+            files |= {path.name: path for path in product.files}
+            facts |= product.facts
+        made[engine] = made[start]
+    return files, facts, made
+
+
+def _engine_maker(job: Job, reference: TorchReference, prover: Prover) -> EngineMaker | None:
+    """Builds engines and compares them with PyTorch in this process; None where there are graphs only."""
+    builder = job.builder
+    if builder is None:
+        return None
+
+    def compared(engine: Path) -> ParityReport | None:
+        features = builder.features(engine, job.photographs.pixels)
+        return None if features is None else reference.compare(features)
+
+    return EngineMaker(
+        builder=builder, compare=compared, photographs=job.photographs.names, watch=prover.watch, say=job.say
+    )
+
+
+def _first_product(
+    job: Job,
+    engine: EngineChoice,
+    carry_out: Callable[[Lowering], tuple[Product, dict[str, Parity]]],
+    attempts: list[Attempt],
+) -> Product:
+    """Carry out the first lowering of an engine that passes; what was tried goes behind the attempts so far."""
+    tried: list[Attempt] = []
+    try:
+        return first_that_passes(
+            job.lowerings(engine),
+            carry_out,
+            tried,
+            on_failure=lambda lowering, error: job.say(f"gave up {lowering}: {error}"),
+        )
+    finally:
+        name = str(engine) if len(job.engines) > 1 else None
+        attempts += [replace(attempt, engine=name) for attempt in tried]
+
+
+def _lowering_of(attempt: Attempt) -> Lowering:
+    return Lowering(precision=attempt.precision, sampler=attempt.sampler, islands=attempt.islands)
+
+
+def _requested(job: Job, engine: EngineChoice, made: Lowering) -> Requested:
+    return Requested(**vars(job.wanted(engine)), made=made, is_first_choice=made == job.lowerings(engine)[0])
+
+
 @contextmanager
 def _failure_left(job: Job, attempts: list[Attempt]) -> Iterator[None]:
     """Leave `failed.json` where the block finds nothing that can be built, or nothing that is right."""
     try:
         yield
     except (BuildError, ParityError) as error:
+        wanted = replace(job.wanted(job.engines[0]), engine=",".join(map(str, job.engines)))
         failure = Failure(
-            error=str(error), requested=job.wanted, spec=job.spec, attempts=tuple(attempts), tools=tool_versions()
+            error=str(error), requested=wanted, spec=job.spec, attempts=tuple(attempts), tools=tool_versions()
         )
         write_failure(job.out, failure)
         raise
@@ -340,8 +408,3 @@ def tool_versions() -> dict[str, str]:
         with suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
     return versions
-
-
-def say(line: str) -> None:
-    """A line of progress."""
-    print(f"{PROGRAM}: {line}", file=sys.stderr, flush=True)

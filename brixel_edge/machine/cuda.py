@@ -6,14 +6,23 @@ every call returns its error code first.
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import importlib
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from brixel_edge.errors import BackendMissing
+from brixel_edge.machine.memory import MIB
+
+# Xavier, Orin, Thor (as CUDA 12 and as CUDA 13 count it): boards whose memory is also the GPU's.
+JETSON_CAPABILITIES = frozenset({72, 87, 101, 110})
 
 _OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation
-# Newest first: cuda-python 12.3 and later, then the older ones of CUDA 11 (JetPack 5).
+# Newest first: cuda-python from 12.6.1 on, then the one before.
+_DRIVER_FILE, _BOARD_FILE = Path("/proc/driver/nvidia/version"), Path("/proc/device-tree/model")
 _RUNTIME_MODULES = ("cuda.bindings.runtime", "cuda.cudart")
 
 
@@ -39,7 +48,11 @@ class CudaDevice:
         compute_capability: 87 for SM 8.7.
         free_bytes: device memory free now; on Jetson that is the board's memory.
         total_bytes: device memory.
-        cuda_version: of the runtime in use, 12060 for 12.6.
+        cuda_version: that the driver has, 12060 for 12.6; the runtime's would be that of the wheel.
+        multiprocessors: how many; every Orin calls itself Orin, and they differ in this.
+        driver: version of NVIDIA's driver; empty where the system does not say.
+        board: model of the device tree, on boards; empty elsewhere.
+        has_mapped_memory: its memory is the host's, and pinned memory can be read and written by both.
     """
 
     name: str
@@ -47,6 +60,53 @@ class CudaDevice:
     free_bytes: int
     total_bytes: int
     cuda_version: int
+    multiprocessors: int
+    driver: str
+    board: str
+    has_mapped_memory: bool
+
+    def identity(self, tensorrt: str) -> DeviceIdentity:
+        """What a proof or a timing depends on, with the full build of TensorRT."""
+        return DeviceIdentity(
+            tensorrt=tensorrt,
+            name=self.name,
+            compute_capability=self.compute_capability,
+            multiprocessors=self.multiprocessors,
+            total_mib=self.total_bytes // MIB,
+            driver=self.driver,
+            cuda_version=self.cuda_version,
+            board=self.board,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceIdentity:
+    """What the speed and the results of an engine depend on besides itself; equal for the same device alone.
+
+    Attributes:
+        tensorrt: its full build.
+        name: of the GPU.
+        compute_capability: 87 for SM 8.7.
+        multiprocessors: how many.
+        total_mib: device memory.
+        driver: version of NVIDIA's driver.
+        cuda_version: that the driver has, 12060 for 12.6.
+        board: model of the device tree.
+    """
+
+    tensorrt: str
+    name: str
+    compute_capability: int
+    multiprocessors: int
+    total_mib: int
+    driver: str
+    cuda_version: int
+    board: str
+
+    @property
+    def digest(self) -> str:
+        """A short name for it, for file names."""
+        return hashlib.sha256(repr(dataclasses.astuple(self)).encode()).hexdigest()[:12]
 
 
 def import_cudart() -> Any:
@@ -94,13 +154,19 @@ def current_device(cudart: Any) -> CudaDevice:
     attribute = cudart.cudaDeviceAttr
     try:
         index = checked(cudart, cudart.cudaGetDevice(), "find a device")
-        major, minor = (
-            checked(cudart, cudart.cudaDeviceGetAttribute(which, index), "ask the device")
-            for which in (attribute.cudaDevAttrComputeCapabilityMajor, attribute.cudaDevAttrComputeCapabilityMinor)
+        major, minor, multiprocessors, is_integrated, can_map = (
+            int(checked(cudart, cudart.cudaDeviceGetAttribute(which, index), "ask the device"))
+            for which in (
+                attribute.cudaDevAttrComputeCapabilityMajor,
+                attribute.cudaDevAttrComputeCapabilityMinor,
+                attribute.cudaDevAttrMultiProcessorCount,
+                attribute.cudaDevAttrIntegrated,
+                attribute.cudaDevAttrCanMapHostMemory,
+            )
         )
         name = checked(cudart, cudart.cudaGetDeviceProperties(index), "ask the device").name
         free_bytes, total_bytes = checked(cudart, cudart.cudaMemGetInfo(), "ask for free memory")
-        version = checked(cudart, cudart.cudaRuntimeGetVersion(), "tell its version")
+        version = checked(cudart, cudart.cudaDriverGetVersion(), "tell its version")
     except CudaError as error:
         raise BackendMissing(
             f"no usable NVIDIA device: {error}; TensorRT needs a GPU and its driver, "
@@ -108,8 +174,31 @@ def current_device(cudart: Any) -> CudaDevice:
         ) from error
     return CudaDevice(
         name=(name.decode() if isinstance(name, bytes) else str(name)).rstrip("\0"),
-        compute_capability=10 * int(major) + int(minor),
+        compute_capability=10 * major + minor,
         free_bytes=int(free_bytes),
         total_bytes=int(total_bytes),
         cuda_version=int(version),
+        multiprocessors=multiprocessors,
+        driver=_driver_version(),
+        board=_board_name(),
+        has_mapped_memory=bool(is_integrated and can_map),
     )
+
+
+def _driver_version() -> str:
+    """`540.4.0`: the kernel module's own word; the CUDA version of a driver does not tell its builds apart."""
+    text = _text_of(_DRIVER_FILE)
+    match = re.search(r"\b\d+\.\d+(?:\.\d+)?\b", text)
+    return match[0] if match else ""
+
+
+def _board_name() -> str:
+    """`NVIDIA Jetson Orin Nano Developer Kit`; a device tree ends its strings with a zero."""
+    return _text_of(_BOARD_FILE).rstrip("\0").strip()
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

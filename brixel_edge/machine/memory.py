@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 from brixel_edge.errors import SpecError
 
 MIB = 1 << 20
-_STATUS = Path("/proc/self/status")
+_STATUS, _MEMINFO = Path("/proc/self/status"), Path("/proc/meminfo")
 # G is GiB, as in ulimit, docker and systemd; GB is 10^9.
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": MIB, "g": 1 << 30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 _UNITS |= {"t": 1 << 40, "tb": 10**12, "kib": 1 << 10, "mib": MIB, "gib": 1 << 30, "tib": 1 << 40}
@@ -52,9 +53,24 @@ def peak_rss_bytes() -> int | None:
     return largest if sys.platform == "darwin" else largest << 10
 
 
-def _status_field(name: str) -> int | None:
+def available_bytes() -> int | None:
+    """What the system can give without swapping; None where it does not say."""
+    return _status_field("MemAvailable", _MEMINFO)
+
+
+def free_swap_bytes() -> int | None:
+    """Swap that is not used; None where the system does not say."""
+    return _status_field("SwapFree", _MEMINFO)
+
+
+def parent_rss_bytes() -> int | None:
+    """What the process that started this one holds in memory; None where the system does not say."""
+    return _status_field("VmRSS", Path(f"/proc/{os.getppid()}/status"))
+
+
+def _status_field(name: str, file: Path | None = None) -> int | None:
     try:
-        text = _STATUS.read_text(encoding="ascii", errors="replace")
+        text = (file or _STATUS).read_text(encoding="ascii", errors="replace")
     except OSError:
         return None
     match = re.search(rf"^{name}:\s+(\d+) kB$", text, re.MULTILINE)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import importlib.util
+from pathlib import Path
 from typing import Any, Literal
 
 from brixel_edge.errors import BackendMissing
@@ -11,6 +13,8 @@ from brixel_edge.errors import BackendMissing
 EngineKind = Literal["trt", "trt-rtx"]
 
 MODULES: dict[EngineKind, str] = {"trt": "tensorrt", "trt-rtx": "tensorrt_rtx"}
+_LIBRARIES: dict[EngineKind, str] = {"trt": "libnvinfer.so", "trt-rtx": "libtensorrt_rtx.so"}
+_MAPS = Path("/proc/self/maps")
 INSTALL_HINTS: dict[EngineKind, str] = {
     "trt": (
         "on Jetson use JetPack's own (python3 -m venv --system-site-packages); on x86 with an NVIDIA GPU "
@@ -39,3 +43,24 @@ def import_tensorrt(kind: EngineKind, needed_by: str) -> Any:
         return importlib.import_module(MODULES[kind])
     except (ImportError, OSError) as error:
         raise BackendMissing(f"{needed_by} needs {MODULES[kind]} ({error}); {INSTALL_HINTS[kind]}") from error
+
+
+def full_build(module: Any, kind: EngineKind) -> str:
+    """The release with its build number, `10.3.0.30`: two builds of one release may differ in their kernels.
+
+    A module says three numbers on some systems; the library that it has loaded says four.
+    """
+    version = str(module.__version__)
+    if version.count(".") >= 3:
+        return version
+    number = _library_build(_LIBRARIES[kind])
+    return version if number is None else f"{version}.{number}"
+
+
+def _library_build(name: str) -> int | None:
+    try:
+        lines = _MAPS.read_text(encoding="utf-8").splitlines()
+        paths = [line.split(maxsplit=5)[-1] for line in lines if f"/{name}" in line]
+        return int(ctypes.CDLL(paths[0]).getInferLibBuildVersion()) if paths else None
+    except (OSError, AttributeError):  # no /proc, or a library without that function
+        return None

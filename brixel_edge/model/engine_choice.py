@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -59,3 +60,23 @@ def engine_choice(name: str) -> EngineChoice:
         if str(choice) == name:
             return choice
     raise SpecError(f"engine {name!r} is not one of {', '.join(ENGINE_NAMES)}")
+
+
+def engine_choices(names: str) -> tuple[EngineChoice, ...]:
+    """What a list of names stands for, in its order: `onnx-fp16,onnx-bf16`.
+
+    Raises:
+        SpecError: one is none, or two of them would write the same file differently.
+    """
+    choices = tuple(dict.fromkeys(engine_choice(name.strip()) for name in names.split(",")))
+    kinds = {choice.kind for choice in choices if choice.kind != "onnx"}
+    if len(kinds) > 1:
+        raise SpecError(f"--engine {names}: one export makes engines of TensorRT or of TensorRT-RTX; make two exports")
+    if sum(choice.precision == "int8" for choice in choices) > 1:
+        raise SpecError(f"--engine {names}: onnx-int8 and trt-int8 both write graph.int8.onnx; make two exports")
+    return choices
+
+
+def tensorrt_of(choices: Iterable[EngineChoice]) -> EngineKind | None:
+    """Which TensorRT builds some of them; None where all are graphs."""
+    return next((choice.tensorrt for choice in choices if choice.tensorrt is not None), None)

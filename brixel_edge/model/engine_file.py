@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from brixel_edge.errors import BundleError
+from brixel_edge.machine.cuda import DeviceIdentity
 from brixel_edge.machine.tensorrt import EngineKind
 from brixel_edge.model.engine_choice import EngineChoice
 from brixel_edge.model.json_form import fields_from_json, fields_to_json
@@ -120,6 +121,8 @@ class EngineReport:
         timing_cache: name of the timing cache file, if one was used.
         attempts: every try in order, the last is the one that worked.
         warnings: known troubles of this target with this graph, and TensorRT's own warnings.
+        other_typings: that the release has besides.
+        device: what it was timed on, in full; None as `device_name`, and in reports of earlier releases.
     """
 
     identity: EngineIdentity
@@ -143,6 +146,8 @@ class EngineReport:
     timing_cache: str | None
     attempts: tuple[BuildAttempt, ...]
     warnings: tuple[str, ...]
+    other_typings: tuple[Typing, ...] | None = None
+    device: DeviceIdentity | None = None
 
     @property
     def measured(self) -> dict[str, Any]:

@@ -47,7 +47,8 @@ class Receipt:
         parity: by graph or engine, against PyTorch in fp32.
         engines: by TensorRT engine.
         attempts: every lowering that was tried, in order.
-        requested: what was asked for, and what was made.
+        requested: the engine that was asked for first, and what was made.
+        also_requested: further engines, of the same export or added since; None for no more.
         weights: where they came from.
         tools: versions.
         int8: None where nothing was quantised.
@@ -65,6 +66,7 @@ class Receipt:
     engines: dict[str, EngineRecord] = field(default_factory=dict)
     attempts: tuple[Attempt, ...] = ()
     requested: Requested
+    also_requested: tuple[Requested, ...] | None = None
     weights: Weights
     tools: dict[str, str] = field(default_factory=dict)
     int8: Int8 | None = None
@@ -76,7 +78,8 @@ class Receipt:
         return {"manifest_version": RECEIPT_VERSION, **fields_to_json(self)}
 
 
-REQUIRED = tuple(entry.name for entry in fields(Receipt) if entry.name not in ("int8", "evaluations"))
+_OPTIONAL = ("int8", "evaluations", "also_requested")
+REQUIRED = tuple(entry.name for entry in fields(Receipt) if entry.name not in _OPTIONAL)
 
 
 def read_receipt(path: Path) -> Receipt:

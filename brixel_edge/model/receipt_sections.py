@@ -170,11 +170,13 @@ class Attempt(Lowering):
         passed: it is the one that was taken.
         error: why it was given up.
         parity: by file, as far as it was measured.
+        engine: that it was tried for, where several were asked for.
     """
 
     passed: bool
     error: str | None
     parity: dict[str, Parity]
+    engine: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

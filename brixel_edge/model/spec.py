@@ -15,6 +15,7 @@ from brixel_edge.model.json_form import fields_from_json, fields_to_json
 ChannelOrder = Literal["BGR", "RGB"]
 AdapterKind = Literal["brixel", "conv", "none"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Half = Literal["fp16", "bf16"]
 # Lowerings of deformable sampling. Materialised is gridsample whose samples the exported graph also gives as outputs,
 # so that no builder can fuse the sampling with what reads it (wrong in TensorRT 10.14 and later, NVIDIA/TensorRT
 # #4813). To torch it is the same.

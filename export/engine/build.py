@@ -17,26 +17,34 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from brixel_edge.errors import BrixelError, BuildError, MemoryBudgetError
+from brixel_edge.errors import BrixelError, BuildError, BundleError, MemoryBudgetError, SpecError
 from brixel_edge.export.engine.dialect import (
     Dialect,
     apply_settings,
     dialect_of,
     network_flags,
     set_precision_flags,
+    typings_of,
     typings_to_try,
 )
 from brixel_edge.export.engine.known_bad import graph_patterns, known_bad
 from brixel_edge.export.engine.log import BuildLog, Emit, locked, monitor_for
-from brixel_edge.export.engine.memory import LEVERS, EngineMemory, buffer_bytes, check_memory, default_workspace
+from brixel_edge.export.engine.memory import (
+    LEVERS,
+    EngineMemory,
+    buffer_bytes,
+    build_memory,
+    check_memory,
+    default_workspace,
+)
 from brixel_edge.export.engine.network import network_layer_types, network_tensors, parse_graph, pin_float_layers
 from brixel_edge.export.engine.settings import BuildRequest, EngineSettings
 from brixel_edge.export.engine.target import BuildTarget
 from brixel_edge.export.engine.timing_cache import attach_timing_cache, save_timing_cache, timing_cache_name
-from brixel_edge.machine.cuda import CudaDevice, current_device, import_cudart
+from brixel_edge.machine.cuda import CudaDevice, DeviceIdentity, current_device, import_cudart
 from brixel_edge.machine.files import sha256_of
 from brixel_edge.machine.memory import peak_rss_bytes
-from brixel_edge.machine.tensorrt import import_tensorrt
+from brixel_edge.machine.tensorrt import full_build, import_tensorrt
 from brixel_edge.model.engine_file import (
     BuildAttempt,
     EngineIdentity,
@@ -64,6 +72,7 @@ class _Session:
 
     dialect: Dialect
     device: CudaDevice | None
+    device_identity: DeviceIdentity | None
     request: BuildRequest
     settings: EngineSettings
     facts: GraphFacts
@@ -120,6 +129,8 @@ def build(request: BuildRequest, emit: Emit) -> EngineReport:
         timing_cache=session.timing_cache.name if session.timing_cache else None,
         attempts=attempts,
         warnings=(*troubles, *session.log.warnings),
+        device=session.device_identity,
+        other_typings=tuple(typing for typing in typings_of(session.dialect) if typing != built.typing) or None,
     )
 
 
@@ -127,15 +138,20 @@ def _session(request: BuildRequest, emit: Emit) -> _Session:
     dialect = dialect_of(import_tensorrt(request.kind, f"--engine {request.kind}"))
     emit({"event": "start", "version": dialect.version, "has_phases": dialect.has_progress_monitor})
     device = None if dialect.is_ahead_of_time else current_device(import_cudart())
-    settings, timing_cache = request.settings, None
+    settings, timing_cache, identity = request.settings, None, None
+    settings.check(request.kind, device.compute_capability if device else None)
     if device is not None:
         folder = settings.timing_cache_dir or request.plan.parent
-        timing_cache = folder / timing_cache_name(dialect.version, device)
+        identity = device.identity(full_build(dialect.module, request.kind))
+        timing_cache = folder / timing_cache_name(identity)
         if settings.workspace_bytes is None:
-            settings = replace(settings, workspace_bytes=default_workspace(device, settings.max_memory_bytes))
+            settings = replace(
+                settings, workspace_bytes=default_workspace(build_memory(device), settings.max_memory_bytes)
+            )
     return _Session(
         dialect=dialect,
         device=device,
+        device_identity=identity,
         request=request,
         settings=settings,
         facts=graph_facts(request.graph),
@@ -155,9 +171,10 @@ def _identity(session: _Session) -> EngineIdentity:
     precision = session.request.precision
     if precision == "bf16" and min(capabilities) < 80:
         raise BuildError(f"SM {min(capabilities)} has no bf16 (that needs SM 80 or later); use --engine trt-fp16")
-    if session.device is None and min(capabilities) < 80 and precision == "fp32":
-        raise BuildError(
-            "TensorRT-RTX has no fp32 matrix products for SM 75 (Turing); leave 75 out of --rtx-sm, or use fp16"
+    if session.device is None and min(capabilities) < 80 and (products := _float_products(session.facts)):
+        raise SpecError(
+            f"TensorRT-RTX has no fp32 products for SM 75 (Turing), {session.request.graph.name} keeps {products} of "
+            "them in fp32; leave 75 out of --rtx-sm"
         )
     return EngineIdentity(
         kind=session.request.kind,
@@ -165,6 +182,10 @@ def _identity(session: _Session) -> EngineIdentity:
         version=session.dialect.version,
         precision=precision,
     )
+
+
+def _float_products(facts: GraphFacts) -> int:
+    return sum(node.dtype == "fp32" and node.operator in ("MatMul", "Gemm", "Conv") for node in facts.nodes)
 
 
 def _first_that_builds(session: _Session) -> tuple[_Built, tuple[BuildAttempt, ...]]:
@@ -262,6 +283,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except BrixelError as error:
             emit({"event": "failed", "error": type(error).__name__, "message": str(error)})
             return error.exit_code
+        except OSError as error:  # a full disk: no other graph would help
+            message = f"{request.plan.parent.parent} cannot be written: {error.strerror}; free some space there"
+            emit({"event": "failed", "error": BundleError.__name__, "message": message})
+            return BundleError.exit_code
         emit({"event": "built", "report": report.to_json()})
         return 0
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from brixel_edge.errors import BuildError
+from brixel_edge.errors import BuildError, SpecError
 from brixel_edge.export.engine.settings import EngineSettings
 from brixel_edge.model.engine_file import Typing
 from brixel_edge.model.graph_facts import GraphFacts
@@ -64,13 +64,19 @@ def typings_to_try(dialect: Dialect, settings: EngineSettings) -> tuple[Typing, 
     Raises:
         BuildError: the one asked for is not among them.
     """
+    typings = typings_of(dialect)
+    if settings.typing == "auto":
+        return typings
+    if settings.typing not in typings:
+        raise BuildError(f"{dialect.label} has no {settings.typing} typing; it has {' and '.join(typings)}")
+    return (settings.typing,)
+
+
+def typings_of(dialect: Dialect) -> tuple[Typing, ...]:
+    """The typings that a release has, the one whose types bind first."""
     strong: tuple[Typing, ...] = ("strong",) if dialect.has_strong_typing else ()
     weak: tuple[Typing, ...] = ("weak",) if dialect.has_weak_typing else ()
-    if settings.typing == "auto":
-        return strong + weak
-    if settings.typing not in strong + weak:
-        raise BuildError(f"{dialect.label} has no {settings.typing} typing; it has {' and '.join(strong + weak)}")
-    return (settings.typing,)
+    return strong + weak
 
 
 def network_flags(dialect: Dialect, typing: Typing) -> int:
@@ -102,19 +108,16 @@ def apply_settings(dialect: Dialect, builder: Any, config: Any, settings: Engine
     """Give the builder's configuration what the settings ask.
 
     Raises:
-        BuildError: this release or this board lacks something asked for.
+        SpecError: this release or this board lacks something asked for; no other graph would change that.
     """
     module = dialect.module
-    if hasattr(config, "builder_optimization_level"):
-        config.builder_optimization_level = settings.optimization_level
-    elif settings.optimization_level != EngineSettings().optimization_level:
-        raise BuildError(f"{dialect.label} has no optimisation levels; leave out --opt-level")
+    config.builder_optimization_level = settings.optimization_level
     if settings.workspace_bytes is not None:
         config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, settings.workspace_bytes)
     (config.set_flag if settings.has_tf32 else config.clear_flag)(module.BuilderFlag.TF32)
     if settings.is_version_compatible:
         if dialect.is_ahead_of_time:
-            raise BuildError(f"a {dialect.label} engine runs on that release only; leave out --version-compatible")
+            raise SpecError(f"a {dialect.label} engine runs on that release only; leave out --version-compatible")
         config.set_flag(module.BuilderFlag.VERSION_COMPATIBLE)
     if settings.hardware_compatibility != "none":
         _set_hardware_compatibility(dialect, config, settings)
@@ -128,10 +131,10 @@ def _set_hardware_compatibility(dialect: Dialect, config: Any, settings: EngineS
     levels = dialect.module.HardwareCompatibilityLevel
     name = _LEVEL_OF[settings.hardware_compatibility]
     if dialect.is_ahead_of_time:
-        raise BuildError("a TensorRT-RTX engine runs on all cards it is built for; leave out --hardware-compatibility")
+        raise SpecError("a TensorRT-RTX engine runs on all cards it is built for; leave out --hardware-compatibility")
     if not hasattr(levels, name):
         known = [choice for choice, level in _LEVEL_OF.items() if hasattr(levels, level)]
-        raise BuildError(
+        raise SpecError(
             f"{dialect.label} has no hardware compatibility {settings.hardware_compatibility!r}; "
             f"it has {', '.join(known)}"
         )
@@ -142,7 +145,7 @@ def _set_dla(dialect: Dialect, builder: Any, config: Any, core: int) -> None:
     cores = int(builder.num_DLA_cores)
     if core >= cores:
         board = f"{cores} DLA core{'s' if cores != 1 else ''}" if cores else "no DLA (an Orin Nano has none)"
-        raise BuildError(f"DLA core {core} was asked for and this board has {board}; leave out --dla")
+        raise SpecError(f"DLA core {core} was asked for and this board has {board}; leave out --dla")
     config.default_device_type = dialect.module.DeviceType.DLA
     config.DLA_core = core
     config.set_flag(dialect.module.BuilderFlag.GPU_FALLBACK)
@@ -152,7 +155,7 @@ def _set_capabilities(dialect: Dialect, config: Any, settings: EngineSettings) -
     capabilities = dialect.module.ComputeCapability
     missing = [number for number in settings.rtx_capabilities if not hasattr(capabilities, f"SM{number}")]
     if missing:
-        raise BuildError(f"{dialect.label} cannot build for SM {missing[0]}; leave it out of --rtx-sm")
+        raise SpecError(f"{dialect.label} cannot build for SM {missing[0]}; leave it out of --rtx-sm")
     config.num_compute_capabilities = len(settings.rtx_capabilities)
     for index, number in enumerate(settings.rtx_capabilities):
         config.set_compute_capability(getattr(capabilities, f"SM{number}"), index)

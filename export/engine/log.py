@@ -18,6 +18,8 @@ _OUT_OF_MEMORY = re.compile(
     r"out ?of ?memory|insufficient memory|bad_alloc|could not be allocated|memory allocation|cudaErrorMemoryAllocation",
     re.IGNORECASE,
 )
+_SKIPPED = re.compile(r"skipping tactic|insufficient to use tactic", re.IGNORECASE)
+_NO_TACTIC = re.compile(r"could not find any implementation", re.IGNORECASE)
 _MEMORY_LINE = re.compile(r"Total (Activation|Weights) Memory: (\d+)")
 # Places in NVIDIA's sources, and the complaint of a machine without a GPU that follows every parser error.
 _NOISE = re.compile(r"\s*\[checkMacros\.cpp::catchCudaError.*$|\s+In \w+ at /\S+:\d+")
@@ -38,7 +40,7 @@ class BuildLog:
         self.errors: list[str] = []
         self.warnings: list[str] = []
         self.memory_bytes: dict[str, int] = {}
-        self._has_run_out = False
+        self._has_run_out = self._has_just_skipped = False
         self._emit = emit
         error_level, warning_level, info_level = (
             int(getattr(module.ILogger, name)) for name in ("ERROR", "WARNING", "INFO")
@@ -60,8 +62,8 @@ class BuildLog:
         line = " ".join(message.split())
         if match := _MEMORY_LINE.search(line):
             self.memory_bytes[match[1]] = int(match[2])
-        if (is_error or is_warning) and _OUT_OF_MEMORY.search(line):
-            self._has_run_out = True
+        if is_error or is_warning:
+            self._note_memory(line, is_error=is_error)
         if is_error:
             self.errors.append(line)
         elif is_warning:
@@ -69,6 +71,20 @@ class BuildLog:
                 self.warnings.append(line)
         else:
             self._emit({"event": "log", "message": line})
+
+    def _note_memory(self, line: str, *, is_error: bool) -> None:
+        """Tell a build that ran out from one that skipped a tactic for its size, as nearly every build on a board does.
+
+        A skipped tactic takes back the failed allocation before it. Only "no implementation for node" straight after it
+        means that none of the node's tactics fitted.
+        """
+        if _SKIPPED.search(line):
+            self._has_run_out, self._has_just_skipped = False, True
+        elif _OUT_OF_MEMORY.search(line):
+            self._has_run_out = True
+        elif is_error:
+            self._has_run_out = self._has_run_out or (self._has_just_skipped and bool(_NO_TACTIC.search(line)))
+            self._has_just_skipped = False
 
     @property
     def has_run_out_of_memory(self) -> bool:
@@ -85,7 +101,7 @@ class BuildLog:
     def forget(self) -> None:
         """Start the next attempt with a clean page."""
         self.errors.clear()
-        self._has_run_out = False
+        self._has_run_out = self._has_just_skipped = False
 
 
 def one_line(text: str) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from brixel_edge.errors import MemoryBudgetError
 from brixel_edge.machine.cuda import CudaDevice
-from brixel_edge.machine.memory import MIB
+from brixel_edge.machine.memory import MIB, available_bytes, free_swap_bytes, parent_rss_bytes
 from brixel_edge.model.engine_file import EngineTensor
 
 _ITEM_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int32": 4, "int64": 8}
@@ -48,12 +48,27 @@ def buffer_bytes(tensors: tuple[EngineTensor, ...]) -> int:
     return 2 * sum(math.prod(tensor.shape) * _ITEM_BYTES.get(tensor.dtype, 1) for tensor in tensors)
 
 
-def default_workspace(device: CudaDevice, max_memory_bytes: int | None) -> int:
+def build_memory(device: CudaDevice) -> int:
+    """What a build may have of a device.
+
+    On a board the memory is the system's, and CUDA's figure counts neither what the kernel can free nor swap (CUDA for
+    Tegra, memory management): there it is what the system calls available, and what the waiting exporter can be
+    swapped out of. No more: what the GPU holds is never swapped.
+    """
+    if not device.has_mapped_memory:
+        return device.free_bytes
+    available, swap = available_bytes(), free_swap_bytes()
+    if available is None:
+        return device.free_bytes
+    return min(device.total_bytes, available + min(swap or 0, parent_rss_bytes() or 0))
+
+
+def default_workspace(free_bytes: int, max_memory_bytes: int | None) -> int:
     """Half of what is free, and not more than the engine may use at all.
 
     TensorRT's own default is all of the device, which on a Jetson is the memory that the build itself lives in.
     """
-    limit = device.free_bytes // 2
+    limit = free_bytes // 2
     return max(MIB, limit if max_memory_bytes is None else min(limit, max_memory_bytes))
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from brixel_edge.errors import SpecError
+from brixel_edge.machine.cuda import JETSON_CAPABILITIES
 from brixel_edge.machine.memory import MIB
 from brixel_edge.machine.tensorrt import EngineKind
 from brixel_edge.model.engine_file import HardwareCompatibility
@@ -67,6 +68,33 @@ class EngineSettings:
             raise SpecError(
                 f"compute capabilities {self.rtx_capabilities} are not among those of TensorRT-RTX: "
                 f"{', '.join(map(str, RTX_CAPABILITIES))}; Jetson and data-centre cards take --engine trt-fp16"
+            )
+
+    def check(self, kind: EngineKind, capability: int | None) -> None:
+        """Refuse at once what the builder would refuse for every graph.
+
+        Args:
+            kind: of TensorRT.
+            capability: of the GPU, 87 for SM 8.7; None where it is built for others.
+
+        Raises:
+            SpecError: a setting that this kind or this GPU does not take.
+        """
+        if kind == "trt-rtx":
+            for flag, is_set in (
+                ("--version-compatible", self.is_version_compatible),
+                ("--hardware-compatibility", self.hardware_compatibility != "none"),
+                ("--dla", self.dla_core is not None),
+            ):
+                if is_set:
+                    raise SpecError(
+                        f"{flag} is not for TensorRT-RTX, whose engines run on that release and on all cards of "
+                        "--rtx-sm; leave it out"
+                    )
+        if self.hardware_compatibility != "none" and capability in JETSON_CAPABILITIES:
+            raise SpecError(
+                f"--hardware-compatibility {self.hardware_compatibility} is not for Jetson (SM {capability}): TensorRT "
+                "has it for discrete GPUs alone; leave it out and build on each board"
             )
 
     def to_json(self) -> dict[str, Any]:

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from brixel_edge.export.engine.log import Emit
-from brixel_edge.machine.cuda import CudaDevice
+from brixel_edge.machine.cuda import DeviceIdentity
 from brixel_edge.machine.files import write_atomically
 
 
-def timing_cache_name(version: str, device: CudaDevice) -> str:
-    """File name by TensorRT release, compute capability, device and CUDA."""
-    slug = re.sub(r"[^a-z0-9]+", "-", device.name.lower()).strip("-")
-    return f"timing.{version}.sm{device.compute_capability}.{slug}.cuda{device.cuda_version}.cache"
+def timing_cache_name(device: DeviceIdentity) -> str:
+    """File name by TensorRT build and device; two that differ in anything have two names."""
+    slug = re.sub(r"[^a-z0-9]+", "-", (device.board or device.name).lower()).strip("-")
+    return f"timing.{device.tensorrt}.sm{device.compute_capability}.{slug}.{device.digest}.cache"
 
 
 def attach_timing_cache(config: Any, path: Path, emit: Emit) -> None:

@@ -7,13 +7,17 @@ are proven too.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from brixel_edge.export.facts import Photographs, Stopwatch
 from brixel_edge.model.spec import ModelSpec
 from brixel_edge.network.student import Student
+from brixel_edge.proof.parity import ParityReport, compare
 
 
 def reference_features(
@@ -37,3 +41,34 @@ def reference_features(
             pixels = torch.from_numpy(np.ascontiguousarray(rgb)).permute(0, 3, 1, 2).float() / 255
             features.append(student((pixels - mean) / std).numpy())
     return features
+
+
+@dataclass(kw_only=True)
+class TorchReference:
+    """What PyTorch makes of the proof's photographs, computed at its first use.
+
+    Attributes:
+        student: in evaluation mode.
+        spec: of the model.
+        photographs: of the proof.
+        watch: is told what it takes.
+    """
+
+    student: Student
+    spec: ModelSpec
+    photographs: Photographs
+    watch: Stopwatch
+
+    @cached_property
+    def features(self) -> list[NDArray[np.float32]]:
+        """(1, D, h, w) of each photograph."""
+        with self.watch.timed("reference"):
+            return reference_features(self.student, self.spec, self.photographs.pixels)
+
+    def compare(self, candidates: Sequence[NDArray[np.floating]]) -> ParityReport:
+        """How far maps of the photographs are from PyTorch's.
+
+        Raises:
+            ParityError: maps of another shape.
+        """
+        return compare(self.features, candidates)

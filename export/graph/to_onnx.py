@@ -23,11 +23,10 @@ from brixel_edge.export.graph.census import Census, assert_census
 from brixel_edge.export.graph.fuse import FusedModel
 from brixel_edge.export.graph.passes import fusable_gelu, materialised_samples
 from brixel_edge.machine.files import write_atomically
-from brixel_edge.model.onnx_file import SPEC_KEY, with_digest
+from brixel_edge.model.onnx_file import INPUT_NAME, OUTPUT_NAME, SPEC_KEY, with_digest
 from brixel_edge.model.spec import ModelSpec
 
 OPSET = 18
-INPUT_NAME, OUTPUT_NAME = "image", "features"
 
 _log = logging.getLogger(__name__)
 

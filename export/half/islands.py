@@ -16,8 +16,8 @@ from onnx import TensorProto
 
 from brixel_edge.export.graph.walk import consumers, element_types, producers
 from brixel_edge.export.half.ranges import TensorRange
+from brixel_edge.model.spec import Half
 
-Half = Literal["fp16", "bf16"]
 Level = Literal["measured", "wide"]
 
 FP16_MAX = 65504.0

@@ -16,7 +16,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from brixel_edge.errors import BuildError
 from brixel_edge.export.graph.walk import element_types
-from brixel_edge.export.half.islands import Half
+from brixel_edge.model.spec import Half
 
 ONNX_TYPES: dict[Half, int] = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 _NUMPY_TYPES: dict[int, np.dtype] = {

@@ -26,27 +26,36 @@ _NUMPY_TYPES = {
     "int64": np.int64, "bool": np.bool_,
 }  # fmt: skip
 _NON_BLOCKING_STREAM = 1  # cudaStreamNonBlocking: not held up by others' work on the default stream
-_DEFAULT_HOST_ALLOCATION = 0  # cudaHostAllocDefault
+_DEFAULT_HOST_ALLOCATION, _MAPPED_HOST_ALLOCATION = 0, 2  # cudaHostAllocDefault, cudaHostAllocMapped
 
 
 class TensorBuffer:
     """One input or output: an address on the device and a pinned array on the host.
 
+    On boards whose memory is also the GPU's both are the same memory, and nothing is copied: caches of Xavier and later
+    are coherent with the GPU (CUDA for Tegra, I/O coherency). Elsewhere the GPU would read it over PCI Express.
+
     Attributes:
         tensor: what it holds.
         address: on the device.
         host: pinned, of the tensor's shape; bf16 as uint16.
+        is_mapped: the address is the host array's own memory.
     """
 
-    def __init__(self, cudart: Any, tensor: EngineTensor, stack: ExitStack) -> None:
+    def __init__(self, cudart: Any, tensor: EngineTensor, stack: ExitStack, *, is_mapped: bool = False) -> None:
         dtype = np.dtype(_NUMPY_TYPES[tensor.dtype])
         self.tensor = tensor
         self.size_bytes = math.prod(tensor.shape) * dtype.itemsize
         what = f"allocate {self.size_bytes} bytes for {tensor.name!r}"
-        self.address = int(checked(cudart, cudart.cudaMalloc(self.size_bytes), what))
-        stack.callback(cudart.cudaFree, self.address)
-        pinned = int(checked(cudart, cudart.cudaHostAlloc(self.size_bytes, _DEFAULT_HOST_ALLOCATION), what))
+        self.is_mapped = is_mapped
+        if not is_mapped:
+            self.address = int(checked(cudart, cudart.cudaMalloc(self.size_bytes), what))
+            stack.callback(cudart.cudaFree, self.address)
+        kind = _MAPPED_HOST_ALLOCATION if is_mapped else _DEFAULT_HOST_ALLOCATION
+        pinned = int(checked(cudart, cudart.cudaHostAlloc(self.size_bytes, kind), what))
         stack.callback(cudart.cudaFreeHost, pinned)
+        if is_mapped:
+            self.address = int(checked(cudart, cudart.cudaHostGetDevicePointer(pinned, 0), what))
         memory = memoryview((ctypes.c_uint8 * self.size_bytes).from_address(pinned))
         self.host: NDArray[Any] = np.frombuffer(memory, dtype=dtype).reshape(tensor.shape)
 
@@ -76,16 +85,18 @@ class CudaStream:
         self.graph_refusal: str | None = "not asked for"
 
     def upload(self, buffer: TensorBuffer) -> None:
-        """Copy host to device."""
+        """Copy host to device, where these are two."""
         kind = self._cudart.cudaMemcpyKind.cudaMemcpyHostToDevice
         self._copy(buffer.address, buffer.host.ctypes.data, buffer, kind)
 
     def download(self, buffer: TensorBuffer) -> None:
-        """Copy device to host."""
+        """Copy device to host, where these are two."""
         kind = self._cudart.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._copy(buffer.host.ctypes.data, buffer.address, buffer, kind)
 
     def _copy(self, target: int, source: int, buffer: TensorBuffer, kind: Any) -> None:
+        if buffer.is_mapped:
+            return
         result = self._cudart.cudaMemcpyAsync(target, source, buffer.size_bytes, kind, self._stream)
         checked(self._cudart, result, f"copy {buffer.tensor.name!r}")
 

@@ -9,13 +9,14 @@ again. Knows nothing of TensorRT.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 from pathlib import Path
 from typing import Any
 
 from brixel_edge.errors import BundleError, ParityError, SpecError
-from brixel_edge.machine.cuda import CudaDevice
+from brixel_edge.machine.cuda import DeviceIdentity
 from brixel_edge.model.bundle import MANIFEST_NAME
 from brixel_edge.model.engine_file import EngineReport
 from brixel_edge.model.receipt import read_receipt
@@ -31,7 +32,7 @@ def passed_path(plan: Path) -> Path:
     return plan.with_name(f"{plan.name}.passed.json")
 
 
-def prove_on_first_load(plan: Path, report: EngineReport | None, device: CudaDevice, runtime: Runtime) -> bool:
+def prove_on_first_load(plan: Path, report: EngineReport | None, device: DeviceIdentity, runtime: Runtime) -> bool:
     """Run the gate, unless this engine has passed it on this device.
 
     Args:
@@ -70,16 +71,11 @@ def prove_on_first_load(plan: Path, report: EngineReport | None, device: CudaDev
     return True
 
 
-def _fingerprint(report: EngineReport | None, device: CudaDevice) -> dict[str, Any] | None:
+def _fingerprint(report: EngineReport | None, device: DeviceIdentity) -> dict[str, Any] | None:
     """What a pass depends on."""
     if report is None:
         return None
-    return {
-        "engine_sha256": report.sha256,
-        "device": device.name,
-        "compute_capability": device.compute_capability,
-        "cuda_version": device.cuda_version,
-    }
+    return {"engine_sha256": report.sha256, "device": dataclasses.asdict(device)}
 
 
 def _read(path: Path) -> object:
@@ -89,8 +85,8 @@ def _read(path: Path) -> object:
         return None
 
 
-def _was_proven_by_the_export(plan: Path, report: EngineReport | None, device: CudaDevice) -> bool:
-    if report is None or (report.device_name, report.cuda_version) != (device.name, device.cuda_version):
+def _was_proven_by_the_export(plan: Path, report: EngineReport | None, device: DeviceIdentity) -> bool:
+    if report is None or report.device != device:
         return False
     with contextlib.suppress(BundleError, SpecError):
         engine = read_receipt(plan.with_name(MANIFEST_NAME)).engines.get(plan.name)

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brixel_edge.errors import BuildError, BundleError, MemoryBudgetError, SpecError
-from brixel_edge.machine.cuda import CudaError, current_device, import_cudart
+from brixel_edge.machine.cuda import CudaError, DeviceIdentity, current_device, import_cudart
 from brixel_edge.machine.memory import MIB
-from brixel_edge.machine.tensorrt import EngineKind, import_tensorrt
+from brixel_edge.machine.tensorrt import EngineKind, full_build, import_tensorrt
 from brixel_edge.model.engine_file import (
     identity_from_name,
     read_report,
@@ -47,11 +47,15 @@ class TrtRuntime:
         device_bytes: memory on the device: weights, activations, buffers; without the CUDA context.
     """
 
-    def __init__(self, cudart: Any, engine: TrtEngine, outputs: Sequence[str], weights_bytes: int) -> None:
+    def __init__(
+        self, cudart: Any, engine: TrtEngine, outputs: Sequence[str], weights_bytes: int, *, is_mapped: bool
+    ) -> None:
         self.tensors = engine.tensors
         with ExitStack() as stack:
             self._stream = CudaStream(cudart, stack)
-            buffers = {tensor.name: TensorBuffer(cudart, tensor, stack) for tensor in engine.tensors}
+            buffers = {
+                tensor.name: TensorBuffer(cudart, tensor, stack, is_mapped=is_mapped) for tensor in engine.tensors
+            }
             # Freed first, before the memory that it works in.
             stack.callback(engine.close)
             engine.bind({name: buffer.address for name, buffer in buffers.items()})
@@ -128,7 +132,7 @@ def open_engine(path: Path, settings: RuntimeSettings) -> TrtRuntime:
     runtime = open_trt(plan)
     if settings.is_proven_first:
         try:
-            prove_on_first_load(plan, read_report(plan), current_device(import_cudart()), runtime)
+            prove_on_first_load(plan, read_report(plan), _identity_here(plan), runtime)
         except Exception:
             runtime.close()
             raise
@@ -165,7 +169,7 @@ def open_trt(plan: str | Path, spec: ModelSpec | None = None) -> TrtRuntime:
     engine = TrtEngine(module, plan, rebuild, is_version_compatible=bool(report and report.is_version_compatible))
     try:
         outputs = check_tensors(plan.name, engine.tensors, report, spec, rebuild)
-        runtime = TrtRuntime(cudart, engine, outputs, weights_bytes)
+        runtime = TrtRuntime(cudart, engine, outputs, weights_bytes, is_mapped=device.has_mapped_memory)
     except CudaError as error:
         engine.close()
         if error.is_out_of_memory:
@@ -178,6 +182,13 @@ def open_trt(plan: str | Path, spec: ModelSpec | None = None) -> TrtRuntime:
         raise
     LOGGER.info("%s: %.1f MiB on the device", plan.name, runtime.device_bytes / MIB)
     return runtime
+
+
+def _identity_here(plan: Path) -> DeviceIdentity:
+    """What a proof of a plan holds for, here."""
+    identity = identity_from_name(plan.name)
+    kind = identity.kind if identity else "trt"
+    return current_device(import_cudart()).identity(full_build(import_tensorrt(kind, "the engine"), kind))
 
 
 def _device_identity(kind: EngineKind) -> tuple[str, int]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import get_args
 
 from brixel_edge.errors import BackendMissing, BundleError
-from brixel_edge.machine.cuda import CudaDevice
+from brixel_edge.machine.cuda import JETSON_CAPABILITIES, CudaDevice
 from brixel_edge.machine.tensorrt import EngineKind
 from brixel_edge.model.engine_file import (
     EngineIdentity,
@@ -72,7 +72,10 @@ def misfit(identity: EngineIdentity, report: EngineReport | None, version: str, 
         capability: of the GPU here, 87 for SM 8.7.
     """
     targets = identity.compute_capabilities
-    takes_others = report is not None and report.hardware_compatibility == "ampere+" and min(capability, *targets) >= 80
+    # Hardware compatibility is for discrete GPUs; on a Jetson neither to build for nor to run by.
+    is_jetson = bool(JETSON_CAPABILITIES & {capability, *targets})
+    is_compatible = report is not None and report.hardware_compatibility == "ampere+" and not is_jetson
+    takes_others = is_compatible and min(capability, *targets) >= 80
     if capability not in targets and not takes_others:
         return f"was built for {' and '.join(f'SM {target}' for target in targets)}, this device is SM {capability}"
     takes_later = report is not None and report.is_version_compatible and _is_later(version, identity.version)

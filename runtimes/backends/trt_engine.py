@@ -1,7 +1,7 @@
 """A deserialised TensorRT plan behind one face: the tensors it has, and how to enqueue it.
 
-Releases from 8.5 on name tensors (`execute_async_v3`); what came before counts bindings (`execute_async_v2`). Which
-one is there is asked of the engine, not of its version. Knows nothing of memory.
+Tensors have names (`execute_async_v3`), as in all releases from 8.5 on; JetPack 5 and its bindings are Python 3.8's.
+Knows nothing of memory.
 """
 
 from __future__ import annotations
@@ -51,8 +51,7 @@ class TrtEngine:
             raise MemoryBudgetError(
                 f"no device memory to run {plan} ({self.reason()}); close other programs, or {rebuild}"
             )
-        self.has_names = hasattr(self._engine, "num_io_tensors")
-        self.tensors = _named_tensors(module, self._engine) if self.has_names else _bound_tensors(self._engine)
+        self.tensors = _named_tensors(module, self._engine)
 
     @property
     def activation_bytes(self) -> int:
@@ -66,9 +65,6 @@ class TrtEngine:
         Raises:
             BuildError: TensorRT does not take an address.
         """
-        self._addresses = [addresses[tensor.name] for tensor in self.tensors]
-        if not self.has_names:
-            return
         for name, address in addresses.items():
             if not self._context.set_tensor_address(name, address):
                 raise BuildError(f"TensorRT does not take the address of {name!r} ({self.reason()})")
@@ -79,11 +75,7 @@ class TrtEngine:
         Raises:
             BuildError: TensorRT cannot.
         """
-        if self.has_names:
-            is_queued = self._context.execute_async_v3(stream)
-        else:
-            is_queued = self._context.execute_async_v2(self._addresses, stream)
-        if not is_queued:
+        if not self._context.execute_async_v3(stream):
             raise BuildError(f"TensorRT cannot run the engine ({self.reason()}); rebuild it on this device")
 
     def reason(self) -> str:
@@ -123,16 +115,4 @@ def _named_tensors(module: Any, engine: Any) -> tuple[EngineTensor, ...]:
             is_input=engine.get_tensor_mode(name) == module.TensorIOMode.INPUT,
         )
         for name in names
-    )
-
-
-def _bound_tensors(engine: Any) -> tuple[EngineTensor, ...]:
-    return tuple(
-        EngineTensor(
-            name=engine.get_binding_name(index),
-            dtype=_dtype(engine.get_binding_dtype(index)),
-            shape=tuple(engine.get_binding_shape(index)),
-            is_input=bool(engine.binding_is_input(index)),
-        )
-        for index in range(engine.num_bindings)
     )

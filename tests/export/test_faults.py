@@ -11,10 +11,10 @@ from onnx import helper, numpy_helper
 
 from brixel_edge.commands.export_steps import Job, export_directory
 from brixel_edge.errors import BuildError, ParityError
+from brixel_edge.export.facts import Photographs
 from brixel_edge.export.graph.fuse import spec_from_student
 from brixel_edge.export.half.to_half import half_from_float
 from brixel_edge.export.judges import OrtJudge, RoundingJudge, default_judges
-from brixel_edge.export.prove import Photographs
 from brixel_edge.model.bundle import open_bundle
 from brixel_edge.model.engine_choice import EngineChoice
 from brixel_edge.model.receipt import SCHEMA_PATH
@@ -36,7 +36,7 @@ def export(tmp_path, mini_student, mini_graph, mini_images, monkeypatch):
             out=out,
             student=mini_student,
             spec=spec,
-            engine=EngineChoice(kind="onnx", precision=precision),
+            engines=(EngineChoice(kind="onnx", precision=precision),),
             photographs=Photographs(names=["a"], pixels=mini_images[:1]),
             ranging=Photographs(names=["c"], pixels=mini_images[2:3]),
             judges=judges,

@@ -41,7 +41,7 @@ def test_an_engine_passes_its_gate_once_on_a_device(acted, plan_in):
     for count in (1, 1):  # launches so far: the second load has none of its own
         opened(plan)
         assert world.count("cudaGraphLaunch") == count
-    assert json.loads(passed_path(plan).read_text())["device"] == "Orin"
+    assert json.loads(passed_path(plan).read_text())["device"]["name"] == "Orin"
     other = acted("10.3.0", gpu="Orin Nano")
     opened(plan)
     opened(plan)
@@ -50,6 +50,16 @@ def test_an_engine_passes_its_gate_once_on_a_device(acted, plan_in):
     change_report(plan, sha256="0" * 64)
     opened(plan)
     assert other.count("cudaGraphLaunch") == 2
+
+
+@pytest.mark.parametrize("change", [{"multiprocessors": 4}, {"total": 8 << 30}, {"driver_cuda": 12020}])
+def test_a_proof_is_not_taken_on_another_board_of_the_same_name(acted, plan_in, change):
+    acted("10.3.0")
+    plan = plan_in()
+    beside(plan, RIGHT, proven=True)
+    other = acted("10.3.0", **change)
+    opened(plan)
+    assert other.count("cudaGraphLaunch") == 1
 
 
 def test_an_engine_that_is_wrong_here_is_never_handed_out(acted, plan_in):

@@ -17,7 +17,6 @@ from brixel_edge.errors import BackendMissing, BuildError, BundleError, MemoryBu
 from brixel_edge.runtimes.backends.trt import open_trt
 
 RELEASES = ("8.6.1", "10.3.0", "10.13.0", "11.1")
-NAMED_API = ("num_io_tensors", "execute_async_v3", "set_tensor_address")
 MIB = 1 << 20
 
 
@@ -34,7 +33,7 @@ def test_frames_are_replayed_by_a_graph_on_every_release(acted, plan_in, release
     runtime = open_trt(plan_in(precision), spec_of())
     assert runtime.graph_refusal is None
     assert world.values("cudaStreamBeginCapture") == ["cudaStreamCaptureModeThreadLocal"]
-    assert (world.count("execute_async_v3"), world.count("execute_async_v2")) == (2, 0)  # once plain, once captured
+    assert world.count("execute_async_v3") == 2  # once plain, once captured
     first = runtime.infer(IMAGE)
     second = runtime.infer(IMAGE // 2)
     assert world.count("execute_async_v3") == 2 and world.count("cudaGraphLaunch") == 2
@@ -83,11 +82,17 @@ def test_where_capture_fails_kernels_are_launched_one_by_one(acted, plan_in, fau
     assert [handle for handle in world.cudart.live if handle not in world.cudart.graphs] == []
 
 
-def test_bindings_serve_where_tensors_have_no_names(acted, plan_in):
-    world = acted("8.6.1", hidden=NAMED_API)  # TensorRT before 8.5
-    runtime = open_trt(plan_in("fp16"))
-    np.testing.assert_array_equal(runtime.infer(IMAGE)["features"], np.float16(MEAN + 1))
-    assert world.count("execute_async_v2") == 2
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", np.float32), ("fp16", np.float16), ("bf16", np.float32)])
+def test_a_board_of_one_memory_copies_nothing(acted, plan_in, precision, dtype):
+    world = acted("10.3.0", integrated=True)
+    runtime = open_trt(plan_in(precision), spec_of())
+    assert runtime.graph_refusal is None
+    assert world.cudart.device == {} and len(world.cudart.mapped) == 2
+    first, second = runtime.infer(IMAGE)["features"], runtime.infer(IMAGE // 2)["features"]
+    assert world.count("cudaMemcpyAsync") == 0
+    # By hand, as where it is copied.
+    np.testing.assert_array_equal(first, np.full((1, 16, 4, 6), 128 if precision == "bf16" else MEAN + 1, dtype))
+    np.testing.assert_array_equal(second, np.full((1, 16, 4, 6), 64.5, dtype))
     runtime.close()
     assert world.cudart.live == []
 

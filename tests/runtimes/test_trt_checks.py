@@ -35,17 +35,18 @@ def test_a_plan_for_another_gpu_or_release_is_refused_before_it_is_loaded(acted,
         assert world.count("deserialize") == 0
 
 
-def test_compatible_plans_are_taken_where_they_promised(acted, plan_in):
-    acted("10.3.0")
+def test_compatible_plans_are_taken_where_they_promised_but_not_on_a_jetson(acted, plan_in):
+    acted("10.3.0", sm=86)
     plan = plan_in("fp16", hardware_compatibility="ampere+", is_version_compatible=True)
     world = acted("10.13.0", sm=89, gpu="RTX 4070", host_code=True)
     open_trt(plan).close()
     assert world.values("IRuntime.engine_host_code_allowed") == [True]
     assert world.values("deserialize") == [True]
-    acted("10.3.0", sm=75)
-    with pytest.raises(BundleError, match="this device is SM 75"):
-        open_trt(plan)
-    acted("8.6.1")
+    for sm in (75, 87):
+        acted("10.3.0", sm=sm)
+        with pytest.raises(BundleError, match=f"this device is SM {sm}"):
+            open_trt(plan)
+    acted("8.6.1", sm=86)
     with pytest.raises(BundleError, match=r"here is 8\.6\.1"):  # never backwards
         open_trt(plan)
 

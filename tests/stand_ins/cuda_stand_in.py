@@ -20,6 +20,9 @@ class CopyKind(enum.IntEnum):
 
 
 class Attribute(enum.IntEnum):
+    cudaDevAttrMultiProcessorCount = 16
+    cudaDevAttrIntegrated = 18
+    cudaDevAttrCanMapHostMemory = 19
     cudaDevAttrComputeCapabilityMajor = 75
     cudaDevAttrComputeCapabilityMinor = 76
 
@@ -33,6 +36,7 @@ class Error(enum.IntEnum):
 
 
 OK = Error.cudaSuccess
+MAPPED_AT = 1 << 60  # what the device calls a mapped page; not what the host calls it
 
 
 class Cudart:
@@ -46,6 +50,7 @@ class Cudart:
         self._world = world
         self.device, self.host, self.streams, self.graphs = {}, {}, {}, {}
         self.capturing = None
+        self.mapped = set()
         self._next = 0x7000_0000_0000
 
     def _handle(self):
@@ -71,17 +76,24 @@ class Cudart:
         return (Error.cudaErrorNoDevice, None) if self._world.fault["no_gpu"] else (OK, 0)
 
     def cudaDeviceGetAttribute(self, attribute, device):
-        major, minor = divmod(self._world.fault["sm"], 10)
-        return OK, major if attribute == Attribute.cudaDevAttrComputeCapabilityMajor else minor
+        fault = self._world.fault
+        major, minor = divmod(fault["sm"], 10)
+        return OK, {
+            Attribute.cudaDevAttrComputeCapabilityMajor: major,
+            Attribute.cudaDevAttrComputeCapabilityMinor: minor,
+            Attribute.cudaDevAttrMultiProcessorCount: fault["multiprocessors"],
+            Attribute.cudaDevAttrIntegrated: int(fault["integrated"]),
+            Attribute.cudaDevAttrCanMapHostMemory: 1,
+        }[attribute]
 
     def cudaGetDeviceProperties(self, device):
         return OK, types.SimpleNamespace(name=self._world.fault["gpu"].encode() + b"\0\0")
 
     def cudaMemGetInfo(self):
-        return OK, self._world.fault["free"], 4 << 30
+        return OK, self._world.fault["free"], self._world.fault["total"]
 
-    def cudaRuntimeGetVersion(self):
-        return OK, 12060
+    def cudaDriverGetVersion(self):
+        return OK, self._world.fault["driver_cuda"]
 
     def cudaMalloc(self, size):
         if self._world.fault["no_device_memory"] and len(self.device) == 1:
@@ -98,10 +110,25 @@ class Cudart:
         memory = (ctypes.c_uint8 * size)()
         address = ctypes.addressof(memory)
         self.host[address] = memory
+        if flags == 2:
+            assert self._world.fault["integrated"], "a discrete GPU would read this over its bus"
+            self.mapped.add(address)
         return OK, address
+
+    def cudaHostGetDevicePointer(self, address, flags):
+        assert address in self.mapped and flags == 0
+        return OK, address + MAPPED_AT
+
+    def memory_at(self, address):
+        """What a kernel sees at a device address: device memory, or the host's where it is mapped."""
+        if address in self.device:
+            return self.device[address]
+        assert address - MAPPED_AT in self.mapped, "no memory of the device"
+        return self.host[address - MAPPED_AT]
 
     def cudaFreeHost(self, address):
         del self.host[address]
+        self.mapped.discard(address)
         return (OK,)
 
     def cudaStreamCreateWithFlags(self, flags):

@@ -26,6 +26,7 @@ NUMPY_OF = {"FLOAT": np.float32, "HALF": np.float16, "BF16": np.uint16, "UINT8":
 
 
 MACHINE = {"sm": 87, "gpu": "Orin", "dla_cores": 0, "free": 2 << 30, "weights": 1000, "activations": 2000}
+MACHINE |= {"multiprocessors": 8, "total": 4 << 30, "driver_cuda": 12060}
 
 
 class Fault(dict):
@@ -185,11 +186,6 @@ class Context(Strict):
         self._world.record("execute_async_v3", stream_handle)
         return self._enqueue(dict(self._addresses), stream_handle)
 
-    def execute_async_v2(self, bindings, stream_handle):
-        self._world.record("execute_async_v2", stream_handle)
-        names = [tensor[0] for tensor in self._engine._tensors]
-        return self._enqueue(dict(zip(names, bindings, strict=True)), stream_handle)
-
     def _enqueue(self, addresses, stream):
         world = self._world
         if world.fault["refuses_capture"] and world.cudart.capturing is not None:
@@ -204,13 +200,13 @@ class Context(Strict):
 
 def run_model(world, tensors, addresses):
     """The acted kernel: every output is filled with the image's mean, plus its place in the list of outputs."""
-    memory = world.cudart.device
-    image = np.frombuffer(memory[addresses["image"]], dtype=np.uint8)
+    memory = world.cudart.memory_at
+    image = np.frombuffer(memory(addresses["image"]), dtype=np.uint8)
     for number, (name, dtype, _, is_input) in enumerate(tensors):
         if not is_input:
             value = np.float32(image.mean() + number)
             item = np.array([value]).view(np.uint32) >> 16 if dtype == "BF16" else value
-            np.frombuffer(memory[addresses[name]], dtype=NUMPY_OF[dtype])[:] = np.asarray(item).astype(NUMPY_OF[dtype])
+            np.frombuffer(memory(addresses[name]), dtype=NUMPY_OF[dtype])[:] = np.asarray(item).astype(NUMPY_OF[dtype])
 
 
 class Engine(Strict):
@@ -220,7 +216,7 @@ class Engine(Strict):
         super().__init__(world)
         size = world.fault["activations"]
         vars(self).update(
-            _logger=logger, _tensors=tensors, num_io_tensors=len(tensors), num_bindings=len(tensors),
+            _logger=logger, _tensors=tensors, num_io_tensors=len(tensors),
             device_memory_size=size, device_memory_size_v2=size,
         )  # fmt: skip
         world.engines.append(weakref.ref(self))
@@ -246,18 +242,6 @@ class Engine(Strict):
     def get_tensor_mode(self, name):
         modes = self._world.enums["TensorIOMode"]
         return modes.INPUT if self._named(name)[3] else modes.OUTPUT
-
-    def get_binding_name(self, index):
-        return self._tensors[index][0]
-
-    def get_binding_dtype(self, index):
-        return self._dtype(self._tensors[index])
-
-    def get_binding_shape(self, index):
-        return tuple(self._tensors[index][2])
-
-    def binding_is_input(self, index):
-        return self._tensors[index][3]
 
 
 class Runtime(Strict):

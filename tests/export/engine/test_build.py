@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 
@@ -124,7 +125,7 @@ def test_a_typing_that_the_release_lacks_is_refused(acted, graphs, tmp_path, rel
 
 @pytest.mark.parametrize("release", RELEASES)
 def test_settings_reach_the_builder(acted, graphs, tmp_path, release):
-    world = acted(release, dla_cores=1)
+    world = acted(release, dla_cores=1, sm=86)
     settings = {"optimization_level": 2, "workspace_bytes": 64 * MIB, "is_version_compatible": True, "dla_core": 0}
     report, _ = build_here(graphs("vit"), "fp32", tmp_path, hardware_compatibility="ampere+", **settings)
     assert world.values("IBuilderConfig.builder_optimization_level") == [2]
@@ -137,17 +138,18 @@ def test_settings_reach_the_builder(acted, graphs, tmp_path, release):
 
 
 def test_settings_that_the_release_or_board_lacks_are_refused(acted, graphs, tmp_path):
-    acted("10.3.0")
-    with pytest.raises(BuildError, match=r"10\.3\.0 has no hardware compatibility 'same-cc'; it has ampere\+"):
+    acted("10.3.0", sm=86)
+    with pytest.raises(SpecError, match=r"10\.3\.0 has no hardware compatibility 'same-cc'; it has ampere\+"):
         build_here(graphs("vit"), "fp32", tmp_path, hardware_compatibility="same-cc")
-    with pytest.raises(BuildError, match=r"DLA core 0 was asked for and this board has no DLA .*leave out --dla"):
+    with pytest.raises(SpecError, match=r"DLA core 0 was asked for and this board has no DLA .*leave out --dla"):
         build_here(graphs("vit"), "fp32", tmp_path, dla_core=0)
     acted("10.3.0", dla_cores=2)
-    with pytest.raises(BuildError, match=r"DLA core 2 was asked for and this board has 2 DLA cores"):
+    with pytest.raises(SpecError, match=r"DLA core 2 was asked for and this board has 2 DLA cores"):
         build_here(graphs("vit"), "fp32", tmp_path, dla_core=2)
-    acted("8.6.1", hidden=["builder_optimization_level"])
-    with pytest.raises(BuildError, match="has no optimisation levels; leave out --opt-level"):
-        build_here(graphs("vit"), "fp32", tmp_path, optimization_level=5)
+    for sm in (87, 110):
+        acted("10.3.0", sm=sm)
+        with pytest.raises(SpecError, match=f"--hardware-compatibility ampere.* is not for Jetson .SM {sm}."):
+            build_here(graphs("vit"), "fp32", tmp_path, hardware_compatibility="ampere+")
 
 
 @pytest.mark.parametrize(
@@ -175,6 +177,58 @@ def test_workspace_is_half_of_the_free_memory_and_within_the_limit(acted, graphs
     assert world.values("set_memory_pool_limit") == [["WORKSPACE", 300 * MIB], ["WORKSPACE", 100 * MIB]]
 
 
+def test_workspace_on_a_board_counts_what_the_kernel_can_free_and_the_parent(acted, graphs, tmp_path, monkeypatch):
+    world = acted(free=100 * MIB, integrated=True)
+    meminfo, parent = tmp_path / "meminfo", 50 * MIB
+    meminfo.write_text("MemTotal: 4194304 kB\nMemAvailable:   614400 kB\nSwapFree:   8388608 kB\n")
+    monkeypatch.setattr("brixel_edge.machine.memory._MEMINFO", meminfo)
+    monkeypatch.setattr("brixel_edge.export.engine.memory.parent_rss_bytes", lambda: parent)
+    build_here(graphs("vit"), "fp32", tmp_path)
+    meminfo.write_text("MemAvailable:   614400 kB\nSwapFree:   0 kB\n")
+    build_here(graphs("vit"), "fp32", tmp_path)
+    # By hand: 600 MiB available, 50 of the parent if there is swap for it; half of that.
+    assert world.values("set_memory_pool_limit") == [["WORKSPACE", 325 * MIB], ["WORKSPACE", 300 * MIB]]
+
+
+SKIPPED = ("WARNING", "Skipping tactic 0x3 due to insufficient memory on requested size of 5368709120 detected.")
+NO_TACTIC = ("ERROR", "Error Code 10: Could not find any implementation for node attention.")
+OTHER = ("ERROR", "Error Code 2: Assertion axis >= 0 failed.")
+FAILED = ("ERROR", "Error Code 1: Cuda Runtime (out of memory)")
+
+
+@pytest.mark.parametrize(
+    ("says", "is_memory"),
+    [
+        ([SKIPPED, OTHER], False),
+        ([FAILED, SKIPPED, OTHER], False),
+        ([SKIPPED, OTHER, NO_TACTIC], False),
+        ([SKIPPED, NO_TACTIC], True),
+        ([FAILED], True),
+        ([SKIPPED, FAILED], True),
+        ([NO_TACTIC], False),
+    ],
+)
+def test_a_skipped_tactic_is_no_lack_of_memory(acted, graphs, tmp_path, says, is_memory):
+    acted("11.1", build_says=says, build_fails=True)
+    with pytest.raises(MemoryBudgetError if is_memory else BuildError):
+        build_here(graphs("vit"), "fp32", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"sm": 86}, {"multiprocessors": 4}, {"total": 8 << 30}, {"driver_cuda": 12020}, {"gpu": "Orin Nano"}],
+)
+def test_devices_that_differ_in_anything_share_no_timing_cache(acted, change):
+    from brixel_edge.export.engine.timing_cache import timing_cache_name
+    from brixel_edge.machine.cuda import current_device
+
+    def name(build="10.3.0.30", **facts):
+        return timing_cache_name(current_device(acted(**facts).cudart).identity(build))
+
+    assert name() == name()
+    assert len({name(), name(**change), name(build="10.3.0.26")}) == 3
+
+
 def test_an_engine_over_the_memory_limit_is_refused_with_its_items(acted, graphs, tmp_path):
     acted(weights=3 * MIB, activations=2 * MIB)
     # By hand: image 32 x 48 x 3 bytes and features 16 x 4 x 6 fp32, on the device and pinned: 12288 bytes = 0.01 MiB.
@@ -190,7 +244,7 @@ def test_timing_cache_is_keyed_written_and_taken_again(acted, graphs, tmp_path):
     world = acted("10.3.0", gpu="Orin Nano (8GB)")
     folder = tmp_path / "cache"
     report, _ = build_here(graphs("vit"), "fp32", tmp_path, timing_cache_dir=folder)
-    assert report.timing_cache == "timing.10.3.0.sm87.orin-nano-8gb.cuda12060.cache"
+    assert re.fullmatch(r"timing\.10\.3\.0\.sm87\.orin-nano-8gb\.[0-9a-f]{12}\.cache", str(report.timing_cache))
     assert [path.name for path in folder.iterdir()] == [report.timing_cache]
     stored = (folder / report.timing_cache).read_bytes()
     build_here(graphs("vit"), "fp32", tmp_path, timing_cache_dir=folder)
@@ -199,10 +253,11 @@ def test_timing_cache_is_keyed_written_and_taken_again(acted, graphs, tmp_path):
 
 def test_timing_cache_that_tensorrt_refuses_is_replaced(acted, graphs, tmp_path):
     world = acted("10.3.0")
-    name = "timing.10.3.0.sm87.orin.cuda12060.cache"
+    report, _ = build_here(graphs("vit"), "fp32", tmp_path)
+    name = str(report.timing_cache)
     (tmp_path / name).write_bytes(b"of another device")
     _, events = build_here(graphs("vit"), "fp32", tmp_path)
-    assert world.values("set_timing_cache") == [0]
+    assert world.values("set_timing_cache") == [0, 0]
     assert (tmp_path / name).read_bytes() == b"timings of 10.3.0"
     assert [event["message"] for event in events if event["event"] == "warning"] == [
         f"{name} was not accepted by TensorRT; starting a new timing cache"
