@@ -56,7 +56,7 @@ bench: $(STAMP)
 
 lock:
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header \
-	  --extra train --extra export --extra openvino --extra video --group dev pyproject.toml -o requirements.lock
+	  --extra train --extra export --extra eval --extra openvino --extra video --group dev pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header \
 	  --extra trt-rtx --constraint requirements.lock pyproject.toml -o requirements-rtx.lock
 

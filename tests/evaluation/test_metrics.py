@@ -102,6 +102,8 @@ def depth_pairs():
         true[RNG.random(size) < 0.3] = 0
         true[0, 0], true[1, 1] = 1.0, 2.0
         pairs.append((given, true))
+    # Aligned, the last pixel would lie beyond what counts.
+    pairs.append((np.array([[5, 5, 1, 9]], np.float32), np.array([[9.9, 9.9, 0.2, 9.9]], np.float32)))
     return pairs
 
 
