@@ -19,6 +19,7 @@ from brixel_edge.machine.memory import release_free_memory
 from brixel_edge.machine.openvino_hint import OpenVinoPrecision, has_bf16
 from brixel_edge.machine.tensorrt import INSTALL_HINTS, MODULES
 from brixel_edge.model.bundle import ORT_INT8_NAME, ResolvedModel, graph_name
+from brixel_edge.model.engine_choice import ENGINES, EngineChoice
 from brixel_edge.model.engine_file import identity_from_name
 from brixel_edge.model.spec import ModelSpec
 from brixel_edge.runtimes.runtime import Runtime, RuntimeSettings
@@ -54,11 +55,18 @@ def _has_cuda_build() -> bool:
     return True
 
 
-def choose_backend(backend: str = AUTO) -> str:
-    """The backend that a name stands for: auto is OpenVINO on x86 where it is installed, else ONNX Runtime.
+def preferred_backends() -> tuple[str, str]:
+    """The CPU backends where nothing else decides: OpenVINO first on x86, ONNX Runtime elsewhere.
 
-    Whoever has installed ONNX Runtime's CUDA build means the GPU: then auto is ONNX Runtime.
+    Whoever has installed ONNX Runtime's CUDA build means the GPU: then it comes first, too.
     Measured: OpenVINO runs our float graphs 1.0 to 1.4 times as fast as ONNX Runtime in f32 on x86.
+    """
+    is_x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return ("openvino", "ort") if is_x86 and not _has_cuda_build() else ("ort", "openvino")
+
+
+def choose_backend(backend: str = AUTO) -> str:
+    """The backend that a name stands for; auto is the first preferred one that is installed.
 
     Raises:
         SpecError: no such name.
@@ -67,8 +75,7 @@ def choose_backend(backend: str = AUTO) -> str:
     if backend not in get_args(BackendName):
         raise SpecError(f"backend {backend!r} is not one of {', '.join(get_args(BackendName))}")
     if backend == AUTO:
-        is_x86 = platform.machine().lower() in ("x86_64", "amd64")
-        backend = "openvino" if is_x86 and has_backend("openvino") and not _has_cuda_build() else "ort"
+        backend = next((name for name in preferred_backends() if has_backend(name)), "ort")
     modules, remedy = _NEEDS[backend]
     if not has_backend(backend):
         raise BackendMissing(f"backend {backend!r} needs {modules[0]}, which is not installed here: {remedy}")
@@ -138,12 +145,30 @@ class Engine:
         return identity.precision if identity is not None else self.path.name.split(".")[1]
 
     @property
+    def choice(self) -> EngineChoice | None:
+        """Kind and precision; None for a file that is not named as ours are."""
+        identity = identity_from_name(self.path.name)
+        if identity is not None:
+            return identity.choice
+        return next((choice for choice in ENGINES if (choice.kind, choice.precision) == ("onnx", self.precision)), None)
+
+    @property
     def option(self) -> str:
         """What `brixel-export --engine` calls it."""
         if self.backend != "trt":
             return "onnx" if self.precision == "fp32" else f"onnx-{self.precision}"
-        identity = identity_from_name(self.path.name)
-        return f"trt-{self.precision}" if identity is None else str(identity.choice)
+        return f"trt-{self.precision}" if self.choice is None else str(self.choice)
+
+
+def backends_of_graph(name: str) -> tuple[str, ...]:
+    """The CPU backends that a graph of a model directory is for, by its file name.
+
+    ONNX Runtime has no bfloat16 kernels on a CPU, and runs TensorRT's form of INT8 in floating point; its own form of
+    INT8 is for it alone.
+    """
+    if name == ORT_INT8_NAME:
+        return ("ort",)
+    return ("openvino",) if name in (graph_name("bf16"), graph_name("int8")) else ("ort", "openvino")
 
 
 def engines_of_folder(folder: Path, spec: ModelSpec, threads: int | None = None) -> list[Engine]:
@@ -164,11 +189,9 @@ def engines_of_folder(folder: Path, spec: ModelSpec, threads: int | None = None)
 
     has_openvino = has_backend("openvino")
     for path in sorted(folder.glob("graph.*.onnx")):
-        # ONNX Runtime has no bfloat16 kernels on a CPU, and runs TensorRT's form of INT8 in floating point.
-        if path.name not in (graph_name("bf16"), graph_name("int8")):
-            add(path, "ort")
-        if has_openvino and path.name != ORT_INT8_NAME:
-            add(path, "openvino")
+        for backend in backends_of_graph(path.name):
+            if backend != "openvino" or has_openvino:
+                add(path, backend)
         if has_openvino and path.name == graph_name("fp32") and has_bf16():
             add(path, "openvino", "bf16")
     for path in sorted(folder.glob("engine.*.plan")):

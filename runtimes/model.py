@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from brixel_edge.errors import ParityError, SpecError
 from brixel_edge.image.fit import Fit, FittedImage, check_fit, fit_frame
-from brixel_edge.model.bundle import ResolvedModel, resolve_model
 from brixel_edge.model.features import FeatureMap
 from brixel_edge.model.spec import UNTRAINED_NOTICE, ModelSpec
-from brixel_edge.runtimes.engines import AUTO, choose_backend, open_runtime
+from brixel_edge.runtimes.engines import AUTO
+from brixel_edge.runtimes.opening import OpenedEngine, open_engine_of_model
 from brixel_edge.runtimes.runtime import OpenVinoPrecision, Runtime, RuntimeSettings
 
 _LOG = logging.getLogger(__name__)
@@ -30,16 +30,29 @@ class Model:
     Attributes:
         spec: what the model is.
         name: what to call it.
+        path: of the graph or plan that runs.
         backend: what executes it: `ort`, `openvino` or `trt`.
+        precision: of the file.
+        proof: why it may be believed on this device, for people.
+        passed_over: what was to be taken before it, and why it was not.
         fit: how frames of another aspect are taken.
     """
 
-    def __init__(self, resolved: ResolvedModel, runtime: Runtime, backend: str, fit: Fit) -> None:
-        self.spec: ModelSpec = resolved.spec
-        self.name = resolved.name
-        self.backend = backend
+    def __init__(self, opened: OpenedEngine, fit: Fit) -> None:
+        self.spec: ModelSpec = opened.resolved.spec
+        self.name = opened.resolved.name
+        self.path = opened.resolved.graph
+        self.backend = opened.backend
+        self.precision = opened.precision
+        self.proof = opened.runtime.evidence.text
+        self.passed_over = opened.passed_over
         self.fit: Fit = fit
-        self._runtime: Runtime | None = runtime
+        self._runtime: Runtime | None = opened.runtime
+
+    @property
+    def engine(self) -> str:
+        """For instance `graph.int8.ort.onnx (int8) on ort`."""
+        return f"{self.path.name} ({self.precision}) on {self.backend}"
 
     def __call__(
         self, frame_bgr: NDArray[np.uint8], *, t_capture_s: float | None = None, frame_index: int = 0
@@ -137,31 +150,29 @@ def open_model(
 
     Args:
         path: a model directory or .onnx file of brixel-export; None is the built-in default.
-        backend: `ort`, `openvino`, `trt`, or `auto`: OpenVINO on x86 where it is installed, else ONNX Runtime.
+        backend: `ort`, `openvino`, `trt`, or `auto`: what the export was asked for, if it runs here and is proven here;
+            else the next in the order of `brixel_edge.runtimes.choice`, and a warning says why.
         fit: what to do with frames of another aspect: `stretch` (the whole frame, distorted), `crop` (its centre) or
             `pad` (all of it, with bars).
         threads: of CPU backends; None takes one per core.
-        precision: which graph of a model directory; None takes fp32 if there.
+        precision: `fp32`, `fp16`, `bf16` or `int8`, of a model directory's engines; None leaves it to `backend`.
         openvino_precision: in what OpenVINO computes what is not integer: `f32`, the faster `bf16`, or `auto`, which is
             f32 for float graphs and bf16 for INT8 graphs where the CPU has it.
 
     Raises:
-        BundleError: no model there, or not one that the backend can run.
+        BundleError: no model there, a changed one, or not one that the backend can run.
         BackendMissing: the backend is not installed.
+        ParityError: what runs here computes something else than PyTorch did at the export.
         SpecError: an argument that cannot be.
     """
     check_fit(fit)
     settings = RuntimeSettings(threads=threads, openvino_precision=openvino_precision)
-    chosen = choose_backend(backend)
-    return open_resolved(resolve_model(path, precision, chosen), chosen, fit, settings)
+    return model_from_engine(open_engine_of_model(path, backend, precision, settings), fit)
 
 
-def open_resolved(resolved: ResolvedModel, backend: str, fit: Fit, settings: RuntimeSettings) -> Model:
-    """The second half of `open_model`, for those who need to know the model before it is loaded.
-
-    Raises:
-        BundleError, BackendMissing, SpecError: as `open_model`.
-    """
-    if not resolved.spec.trained:
-        _LOG.warning("%s: %s", resolved.name, UNTRAINED_NOTICE)
-    return Model(resolved, open_runtime(resolved.graph, backend, settings), backend, fit)
+def model_from_engine(opened: OpenedEngine, fit: Fit) -> Model:
+    """The second half of `open_model`, for those who open the engine themselves."""
+    model = Model(opened, fit)
+    if not model.spec.trained:
+        _LOG.warning("%s: %s", model.name, UNTRAINED_NOTICE)
+    return model

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,26 @@ from brixel_edge.machine.openvino_hint import OpenVinoPrecision
 MATERIALISED_PREFIX = "materialised."
 
 
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """Why an engine may be believed on this device.
+
+    Attributes:
+        kind: proven by the export on this very device, at an earlier load here, at this load, or not at all.
+        text: the same for people, with its figures.
+    """
+
+    kind: Literal["export", "noted", "now", "none"]
+    text: str
+
+
+NO_EVIDENCE = Evidence(kind="none", text="not proven here: no proof lies beside it")
+
+
 class Runtime(Protocol):
     """An opened engine. Several threads may call it: each backend either lets them run side by side or take turns."""
+
+    evidence: Evidence
 
     def infer(self, image: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         """Run the graph.
@@ -44,8 +62,8 @@ class RuntimeSettings:
         threads: of the CPU backends; None takes one per core.
         openvino_precision: in what OpenVINO computes what is not integer. `auto` is f32 for float graphs, and for INT8
             graphs bf16 where the CPU has it; see `brixel_edge.machine.openvino_hint`.
-        is_proven_first: a TensorRT engine that was never proven on this device must pass its gate before it is handed
-            out; False is for who runs the gate anyway.
+        is_proven_first: an engine of a model directory that was never proven on this device must pass its gate before
+            it is handed out; False is for who runs the gate anyway.
     """
 
     threads: int | None = None

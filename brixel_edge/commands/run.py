@@ -73,10 +73,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--frames", metavar="N", type=_positive_count, help="stop after so many frames")
     parser.add_argument(
         "--backend", choices=("auto", "ort", "openvino", "trt"), default="auto",
-        help="auto: OpenVINO on x86 where it is installed, else ONNX Runtime",
+        help="auto: what the export was asked for if it is right here, else the next that is; of a bare graph OpenVINO "
+        "on x86 where it is installed, else ONNX Runtime",
     )  # fmt: skip
     parser.add_argument(
-        "--precision", choices=("fp32", "fp16", "bf16", "int8"), help="which graph of a model directory"
+        "--precision", choices=("fp32", "fp16", "bf16", "int8"), help="only graphs and engines of this precision"
     )
     parser.add_argument(
         "--openvino-precision",

@@ -25,7 +25,6 @@ from brixel_edge.evaluation.sources import (
 )
 from brixel_edge.machine.files import sha256_of
 from brixel_edge.model.adapters import check_multiple
-from brixel_edge.model.bundle import resolve_model
 from brixel_edge.model.spec import AdapterKind
 from brixel_edge.network.adapter import BrixelRefiner
 from brixel_edge.network.backbone import Backbone, load_backbone
@@ -161,7 +160,6 @@ def _engines(settings: EvalSettings) -> list[FeatureKind]:
     for name in settings.engines or ("default",):
         choice = {} if name == "default" else parse_engine(name)
         model = open_model(path, threads=settings.threads, **choice)
-        resolved = resolve_model(path, choice.get("precision"), model.backend)
-        identity = f"engine {sha256_of(resolved.graph)[:32]} on {model.backend}"
-        kinds.append(FeatureKind(name=f"engine:{name}", source=EngineSource(model, identity, resolved.graph.name)))
+        identity = f"engine {sha256_of(model.path)[:32]} on {model.backend}"
+        kinds.append(FeatureKind(name=f"engine:{name}", source=EngineSource(model, identity, model.path.name)))
     return kinds

@@ -103,7 +103,7 @@ class ResolvedModel:
     """What a user's MODEL argument means.
 
     Attributes:
-        graph: the .onnx file to load.
+        graph: the file to load, a graph or a plan.
         spec: its spec.
         name: what to call it in output.
         root: the model directory, where there is one.
@@ -115,16 +115,14 @@ class ResolvedModel:
     root: Path | None = None
 
 
-def resolve_model(
-    path: str | Path | None = None, precision: str | None = None, backend: str | None = None
-) -> ResolvedModel:
+def resolve_model(path: str | Path | None = None, precision: str | None = None) -> ResolvedModel:
     """Find the graph behind a model directory, a bare .onnx file, or None for the built-in default.
+
+    Which engine of a directory runs on a device is decided by `brixel_edge.runtimes.choice`.
 
     Args:
         path: model directory or .onnx file; None is the default model of the package.
         precision: which graph of a directory; None takes fp32 if there, else the first.
-        backend: that will run it; ONNX Runtime has an INT8 graph of its own, since it would run the other in floating
-            point.
 
     Raises:
         BundleError: nothing there that is a model.
@@ -135,8 +133,7 @@ def resolve_model(
     if path.is_dir():
         bundle = open_bundle(path)
         chosen = precision or ("fp32" if "fp32" in bundle.precisions else next(iter(bundle.precisions), "fp32"))
-        name = ORT_INT8_NAME if (chosen, backend) == ("int8", "ort") else graph_name(chosen)
-        return ResolvedModel(graph=bundle.graph(name), spec=bundle.spec, name=path.name, root=path)
+        return ResolvedModel(graph=bundle.graph(graph_name(chosen)), spec=bundle.spec, name=path.name, root=path)
     if not path.exists():
         raise BundleError(f"no model at {path}; give a model directory, an .onnx file of brixel-export, or nothing")
     return ResolvedModel(graph=path, spec=check_bare_graph(path), name=path.name)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,10 @@ class Proof:
     def on_lattice(self, features: NDArray[np.floating]) -> NDArray[np.floating]:
         """The kept cells of a whole (1, D, h, w) map."""
         return features[:, :, :: self.step, :: self.step]
+
+    def first(self, count: int) -> Proof:
+        """The same with its first photographs only."""
+        return replace(self, names=self.names[:count], images=self.images[:count], features=self.features[:count])
 
     def compare(self, candidates: Sequence[NDArray[np.floating]]) -> ParityReport:
         """How far whole maps (1, D, h, w) of the proof's images are from PyTorch's.

@@ -6,6 +6,7 @@ it is loaded, and every refusal says how to rebuild. Needs numpy, tensorrt (or t
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
 from collections.abc import Sequence
@@ -20,13 +21,11 @@ from brixel_edge.errors import BuildError, BundleError, MemoryBudgetError, SpecE
 from brixel_edge.machine.cuda import CudaError, DeviceIdentity, current_device, import_cudart
 from brixel_edge.machine.memory import MIB
 from brixel_edge.machine.tensorrt import EngineKind, full_build, import_tensorrt
-from brixel_edge.model.engine_file import (
-    identity_from_name,
-    read_report,
-)
+from brixel_edge.model.bundle import MANIFEST_NAME, open_bundle
+from brixel_edge.model.engine_file import identity_from_name, read_report
 from brixel_edge.model.spec import ModelSpec
 from brixel_edge.runtimes.backends.cuda_buffers import CudaStream, TensorBuffer
-from brixel_edge.runtimes.backends.first_load import prove_on_first_load
+from brixel_edge.runtimes.backends.first_load import Place, proven
 from brixel_edge.runtimes.backends.trt_checks import (
     INPUT_NAME,
     check_identity,
@@ -34,7 +33,7 @@ from brixel_edge.runtimes.backends.trt_checks import (
     plan_of_graph,
 )
 from brixel_edge.runtimes.backends.trt_engine import TrtEngine
-from brixel_edge.runtimes.runtime import RuntimeSettings
+from brixel_edge.runtimes.runtime import NO_EVIDENCE, Evidence, RuntimeSettings
 
 LOGGER = logging.getLogger(__name__)
 
@@ -45,7 +44,10 @@ class TrtRuntime:
     Attributes:
         tensors: inputs and outputs as the engine has them.
         device_bytes: memory on the device: weights, activations, buffers; without the CUDA context.
+        evidence: why it may be believed here.
     """
+
+    evidence: Evidence = NO_EVIDENCE
 
     def __init__(
         self, cudart: Any, engine: TrtEngine, outputs: Sequence[str], weights_bytes: int, *, is_mapped: bool
@@ -129,14 +131,25 @@ def open_engine(path: Path, settings: RuntimeSettings) -> TrtRuntime:
         something else here than PyTorch did.
     """
     plan = path if path.suffix != ".onnx" else plan_of_graph(path, _device_identity)
-    runtime = open_trt(plan)
-    if settings.is_proven_first:
-        try:
-            prove_on_first_load(plan, read_report(plan), _identity_here(plan), runtime)
-        except Exception:
-            runtime.close()
-            raise
-    return runtime
+    is_of_model = plan.with_name(MANIFEST_NAME).is_file()
+    runtime = open_trt(plan, open_bundle(plan.parent).spec if is_of_model else None)
+    return proven(plan, runtime, _place(plan), settings) if is_of_model else runtime
+
+
+def _place(plan: Path) -> Place:
+    """The device, and whether the export has proven the plan on it; without a report it is proven at every load."""
+    report, device = read_report(plan), _identity_here(plan)
+    if report is None:
+        return Place(backend="trt", label=device.name, is_noted=False)
+    engine = open_bundle(plan.parent).receipt.engines.get(plan.name)
+    is_the_export_s = engine is not None and engine.proven and engine.report.sha256 == report.sha256
+    return Place(
+        backend="trt",
+        label=device.name,
+        facts={"device": dataclasses.asdict(device)},
+        engine_sha256=report.sha256,
+        is_proven_by_export=is_the_export_s and report.device == device,
+    )
 
 
 def open_trt(plan: str | Path, spec: ModelSpec | None = None) -> TrtRuntime:

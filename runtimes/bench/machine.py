@@ -8,8 +8,9 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
+from brixel_edge.machine.processor import CPUINFO, processor
+
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
-_CPUINFO = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,13 +28,13 @@ class MachineState:
 def machine_state() -> MachineState:
     """Of this machine, now."""
     fields: dict[str, str] = {}
-    for line in _text(_CPUINFO).splitlines():
+    for line in _text(CPUINFO).splitlines():
         key, _, value = line.partition(":")
         fields[key.strip()] = value.strip()
     return MachineState(
         system=platform.platform(terse=True),
         cores=os.cpu_count(),
-        cpu=fields.get("model name") or fields.get("Hardware"),
+        cpu=processor().name,
         clock_mhz=float(fields["cpu MHz"]) if "cpu MHz" in fields else None,
         governor=_text(_GOVERNOR).strip() or None,
         load_1min=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,

@@ -18,7 +18,11 @@ class RunReport:
 
     Attributes:
         model: its name.
-        backend: what executed it; None if it never opened.
+        backend: what executed it; None if it never opened. As the next three.
+        engine: file name of the graph or plan.
+        precision: of that file.
+        proof: why it may be believed on this device.
+        passed_over: what was to be taken before it, and why it was not.
         source: what the source turned out to be.
         notice: what must be known about the features; None for trained weights.
         frames_in: frames that the source delivered.
@@ -40,6 +44,10 @@ class RunReport:
 
     model: str
     backend: str | None
+    engine: str | None
+    precision: str | None
+    proof: str | None
+    passed_over: tuple[str, ...]
     source: str
     notice: str | None
     frames_in: int
@@ -64,6 +72,10 @@ class RunReport:
         return cls(
             model="none",
             backend=None,
+            engine=None,
+            precision=None,
+            proof=None,
+            passed_over=(),
             source="not opened",
             notice=None,
             frames_in=0,
@@ -97,7 +109,10 @@ class RunReport:
 
     def table(self) -> str:
         """For people."""
-        rows = [("model", f"{self.model}, {self.backend or 'not opened'}")]
+        rows = [("model", self.model if self.engine else f"{self.model}, not opened")]
+        if self.engine:
+            rows.append(("engine", f"{self.engine} ({self.precision}) on {self.backend}, {self.proof}"))
+        rows += [("", line) for line in self.passed_over]
         if self.notice:
             rows.append(("", self.notice))
         rows += [

@@ -12,10 +12,11 @@ from typing import Protocol
 from brixel_edge.image.fit import Fit
 from brixel_edge.machine.addresses import label_from_address
 from brixel_edge.machine.memory import peak_rss_bytes, rss_bytes
-from brixel_edge.model.bundle import ResolvedModel, resolve_model
+from brixel_edge.model.bundle import ResolvedModel
 from brixel_edge.model.spec import UNTRAINED_NOTICE
-from brixel_edge.runtimes.engines import choose_backend, load_backend
-from brixel_edge.runtimes.model import Model, open_resolved
+from brixel_edge.runtimes.engines import load_backend
+from brixel_edge.runtimes.model import Model, model_from_engine
+from brixel_edge.runtimes.opening import open_engine_of_model
 from brixel_edge.runtimes.pictures.output import Output, open_output
 from brixel_edge.runtimes.runtime import OpenVinoPrecision, RuntimeSettings
 from brixel_edge.runtimes.sources.images import SECONDS_PER_IMAGE
@@ -141,13 +142,14 @@ class StreamRun:
     def _open_model(self) -> Model:
         options = self._options
         settings = RuntimeSettings(threads=options.threads, openvino_precision=options.openvino_precision)
-        backend = choose_backend(options.backend)
-        resolved = resolve_model(options.model, options.precision, backend)
-        if options.budget_bytes is not None:
-            self._check_plan(resolved, backend, options.budget_bytes)
-        return open_resolved(resolved, backend, options.fit, settings)
+        opened = open_engine_of_model(options.model, options.backend, options.precision, settings, self._check_plan)
+        return model_from_engine(opened, options.fit)
 
-    def _check_plan(self, resolved: ResolvedModel, backend: str, budget_bytes: int) -> None:
+    def _check_plan(self, resolved: ResolvedModel, backend: str) -> None:
+        """Refuse an engine that is over the budget, before it is loaded."""
+        budget_bytes = self._options.budget_bytes
+        if budget_bytes is None:
+            return
         load_backend(backend)
         plan_for = partial(
             plan_memory,
@@ -164,8 +166,8 @@ class StreamRun:
 
     def _begin(self) -> None:
         assert self._engine.stream is not None and self._engine.model is not None
-        stream = self._engine.stream
-        self._say(f"{stream.description} -> {self._engine.model.name} on {self._engine.model.backend}")
+        stream, model = self._engine.stream, self._engine.model
+        self._say(f"{stream.description} -> {model.name}: {model.engine}, {model.proof}")
         self._output = open_output(
             self._engine.model, stream.sources[0].fps, self._options.headless, self._options.save, self._say
         )
@@ -231,6 +233,10 @@ class StreamRun:
         return RunReport(
             model=model.name if model else str(self._options.model or "built-in default"),
             backend=model.backend if model else None,
+            engine=model.path.name if model else None,
+            precision=model.precision if model else None,
+            proof=model.proof if model else None,
+            passed_over=model.passed_over if model else (),
             source=stream.description if stream else ", ".join(map(label_from_address, self._options.sources)),
             notice=None if model is None or model.spec.trained else UNTRAINED_NOTICE,
             frames_in=counters.frames_in,

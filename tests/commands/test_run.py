@@ -18,6 +18,7 @@ import tiny_model
 from brixel_edge.commands.run import main
 from brixel_edge.model.spec import UNTRAINED_NOTICE
 from brixel_edge.runtimes import model as model_module
+from brixel_edge.runtimes import opening
 from brixel_edge.runtimes.stream import budget
 from brixel_edge.runtimes.stream import run as run_stream
 from brixel_edge.runtimes.stream.feature_stream import OpenSources
@@ -137,7 +138,7 @@ def test_a_line_each_second_goes_to_stderr(graph, capsys):
     ],
 )
 def test_refusals_are_one_line_with_their_code(graph, folder, capsys, monkeypatch, arguments, code, message):
-    monkeypatch.setattr(run_stream, "choose_backend", lambda name: "ort" if name == "auto" else name)
+    monkeypatch.setattr(opening, "choose_backend", lambda name: "ort" if name == "auto" else name)
     monkeypatch.setattr(run_stream, "load_backend", lambda name: None)
     assert main([part.format(graph=graph, folder=folder) for part in arguments] + ["--headless"]) == code
     captured = capsys.readouterr()

@@ -14,7 +14,7 @@ from brixel_edge.model.bundle import write_receipt
 from brixel_edge.model.engine_file import read_report
 from brixel_edge.model.receipt_sections import EngineRecord
 from brixel_edge.proof.proof import proof_from_references, save_proof
-from brixel_edge.runtimes.backends.first_load import passed_path
+from brixel_edge.runtimes.backends.passes import passed_path
 from brixel_edge.runtimes.backends.trt import open_engine
 from brixel_edge.runtimes.runtime import RuntimeSettings
 
@@ -23,8 +23,8 @@ def beside(plan, features, *, proven=False):
     """Make the plan's folder a model directory whose proof is one image and these features of it."""
     report = read_report(plan)
     engine = EngineRecord(backend="trt", graph="graph.fp16.onnx", report=report, proven=proven)
-    write_receipt(plan.parent, receipt_of(spec_of(), engines={plan.name: engine}))
     save_proof(proof_from_references(["a"], [IMAGE], [features]), plan.with_name("proof.npz"))
+    write_receipt(plan.parent, receipt_of(spec_of(), engines={plan.name: engine}))
 
 
 RIGHT = np.full((1, 16, 4, 6), MEAN + 1, np.float32)
@@ -87,11 +87,13 @@ def test_what_the_export_has_proven_on_this_device_is_not_proven_again(acted, pl
     assert other.count("cudaGraphLaunch") == 1
 
 
-def test_a_directory_that_cannot_be_written_to_is_asked_at_every_load(acted, plan_in):
+def test_where_nothing_can_be_written_it_is_asked_at_every_load(acted, plan_in, monkeypatch, tmp_path):
     world = acted("10.3.0")
     plan = plan_in()
     beside(plan, RIGHT)
     passed_path(plan).mkdir()
+    (tmp_path / "no_folder").touch()
+    monkeypatch.setenv("BRIXEL_CACHE", str(tmp_path / "no_folder"))
     opened(plan)
     opened(plan)
     assert world.count("cudaGraphLaunch") == 2

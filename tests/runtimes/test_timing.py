@@ -53,9 +53,10 @@ def report(**changes):
     stages = StageHistograms()
     stages.add(times())
     settings = {
-        "model": "m.brixel", "backend": "ort", "source": "drive.mp4", "notice": None, "frames_in": 30, "processed": 20,
-        "dropped": 10, "waiting": 0, "skipped": 0, "gaps": 0, "repeated": 0, "max_age_ms": None, "within_max_age": None,
-        "health": {"state": "ended"}, "elapsed_s": 4.0, "stages": stages.stats(),
+        "model": "m.brixel", "backend": "ort", "engine": "graph.int8.ort.onnx", "precision": "int8",
+        "proof": "proven here", "passed_over": (), "source": "drive.mp4", "notice": None, "frames_in": 30,
+        "processed": 20, "dropped": 10, "waiting": 0, "skipped": 0, "gaps": 0, "repeated": 0, "max_age_ms": None,
+        "within_max_age": None, "health": {"state": "ended"}, "elapsed_s": 4.0, "stages": stages.stats(),
         "peak_memory_bytes": 300 << 20, "memory_plan": None, "saved": None,
     }  # fmt: skip
     return RunReport(**{**settings, **changes})
@@ -64,7 +65,8 @@ def report(**changes):
 def test_the_table_has_the_figures():
     text = report(notice="untrained", gaps=2, saved="out.mp4 (20 frames)").table()
     rows = dict(line.split(maxsplit=1) for line in text.splitlines() if line[0] != " ")
-    assert rows["model"] == "m.brixel, ort"
+    assert rows["model"] == "m.brixel"
+    assert rows["engine"] == "graph.int8.ort.onnx (int8) on ort, proven here"
     assert rows["fps"] == "5.0"
     assert rows["dropped"] == "10"
     assert rows["gaps"] == "2"
@@ -84,7 +86,7 @@ def test_json_is_plain():
 
 def test_a_run_without_frames_still_has_a_table():
     assert report(backend=None, processed=0, elapsed_s=0.0, stages={}).fps == 0
-    assert "not opened" in report(backend=None, processed=0, elapsed_s=0.0, stages={}).table()
+    assert "not opened" in report(engine=None, processed=0, elapsed_s=0.0, stages={}).table()
 
 
 def test_the_line_of_a_second_starts_anew():
