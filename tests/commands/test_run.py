@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tiny_bundle
 import tiny_model
 
 from brixel_edge.commands.run import main
@@ -63,6 +64,35 @@ def test_a_folder_is_run_whole_and_reported(graph, folder, capsys):
     assert report["fps"] == pytest.approx(5 / report["elapsed_s"])
     assert report["peak_memory_bytes"] > 20 << 20
     assert "broken.jpg: not an image, or cut short" in errors
+
+
+def test_what_was_exported_runs_and_is_named_everywhere(folder, tmp_path, capsys):
+    graphs = ("graph.fp32.onnx", "graph.int8.ort.onnx")
+    root = tiny_bundle.save(tmp_path / "m.brixel", graphs, "onnx-int8")
+    code, report, errors = run_json(capsys, root, "--source", folder, "--headless")
+    assert code == 0
+    engine = [report[name] for name in ("model", "engine", "precision", "backend", "passed_over")]
+    assert engine == ["m.brixel", "graph.int8.ort.onnx", "int8", "ort", []]
+    proof = "proven here at this first load (cosine mean 1.00000 on 3 photographs)"
+    assert report["proof"] == proof
+    assert f"-> m.brixel: graph.int8.ort.onnx (int8) on ort, {proof}" in errors
+    assert main([str(root), "--source", folder, "--headless", "--quiet"]) == 0
+    assert "engine       graph.int8.ort.onnx (int8) on ort, proven here at an earlier load (" in capsys.readouterr().out
+    _, report, _ = run_json(capsys, root, "--source", folder, "--headless", "--precision", "fp32", "--backend", "ort")
+    assert (report["engine"], report["precision"]) == ("graph.fp32.onnx", "fp32")
+
+
+def test_what_is_passed_over_is_in_one_line_and_in_the_table(folder, tmp_path, capsys):
+    root = tiny_bundle.save(tmp_path / "m.brixel", engine="trt-fp16")
+    record = json.loads((root / "model.json").read_text())
+    record["requested"] |= {"precision": "fp16", "made": record["requested"]["made"] | {"precision": "fp16"}}
+    (root / "model.json").write_text(json.dumps(record))
+    assert main([str(root), "--source", folder, "--headless", "--quiet", "--backend", "auto"]) == 0
+    captured = capsys.readouterr()
+    reason = "trt-fp16, which it was exported for, is not taken: the directory has none"
+    [line] = [line for line in captured.err.splitlines() if "not taken" in line]
+    assert line.startswith(f"brixel-run: warning: m.brixel: {reason}; graph.fp32.onnx, ")
+    assert f"             {reason}" in captured.out
 
 
 def test_people_get_a_table(graph, folder, capsys):
