@@ -1,6 +1,7 @@
 """Which engine of a model directory runs: facts in, the engines in the order in which they are tried out.
 
-1. What the export was asked for (the receipt's `requested`; where a lowering failed, the precision that was made).
+1. What exports were asked for (the receipt's `requested` and `also_requested`; where a lowering failed, the precision
+   that was made): TensorRT plans first, which open only where they are at home, then in the order of asking.
 2. TensorRT plans of the directory: only those of this device and release open.
 3. Graphs that this very processor has measured and proven at the export, the fastest first, float or INT8.
 4. The others: fp32, INT8, fp16, bf16.
@@ -29,7 +30,7 @@ class Facts:
     """What the order depends on.
 
     Attributes:
-        requested: what the export was asked for.
+        requested: what exports were asked for, in order.
         engines: every file of the directory with every backend that it is for, installed or not.
         installed: backends.
         preferred: CPU backends, the better first.
@@ -39,7 +40,7 @@ class Facts:
         precision: that the user names; None for any.
     """
 
-    requested: EngineChoice
+    requested: Sequence[EngineChoice]
     engines: Sequence[Engine]
     installed: frozenset[str]
     preferred: Sequence[str]
@@ -62,15 +63,20 @@ def engines_in_order(facts: Facts) -> list[Engine]:
 
 
 def missing_request(facts: Facts) -> str | None:
-    """Why nothing that the export was asked for can even be tried; None where it can, or the user named another."""
-    if facts.precision not in (None, facts.requested.precision):
+    """Why nothing that exports were asked for can even be tried; None where it can, or the user named another."""
+    if facts.backend is not None or facts.precision is not None:
         return None
-    wanted = [engine for engine in facts.engines if engine.choice == facts.requested]
-    if facts.backend is not None or any(engine.backend in facts.installed for engine in wanted):
+    wanted = [engine for engine in facts.engines if engine.choice in facts.requested]
+    if any(engine.backend in facts.installed for engine in wanted):
         return None
     if not wanted:
         return "the directory has none"
     return f"{' or '.join(sorted({engine.backend for engine in wanted}))} is not installed here"
+
+
+def requested_choices(receipt: Receipt) -> tuple[EngineChoice, ...]:
+    """What exports were asked for, in order."""
+    return tuple(requested_choice(entry) for entry in (receipt.requested, *(receipt.also_requested or ())))
 
 
 def requested_choice(requested: Requested) -> EngineChoice:
@@ -89,9 +95,15 @@ def measured_here(receipt: Receipt, processor: str | None) -> dict[str, float]:
 
 
 def _rank(engine: Engine, facts: Facts) -> tuple[float, ...]:
+    """The step, and what decides within it."""
     p50_ms = facts.p50_ms.get(engine.name, math.inf)
     is_known = p50_ms < math.inf and engine.path.name in facts.proven
-    step = 1 if engine.choice == facts.requested else 2 if engine.backend == "trt" else 3 if is_known else 4
+    if engine.choice in facts.requested:
+        # Between one and two.
+        place = 0 if engine.backend == "trt" else 1 + list(facts.requested).index(engine.choice)
+        step = 1 + place / (2 + len(facts.requested))
+    else:
+        step = 2 if engine.backend == "trt" else 3 if is_known else 4
     precision = _PRECISIONS.index(engine.precision) if engine.precision in _PRECISIONS else len(_PRECISIONS)
     if engine.backend == "trt":  # as `plan_of_graph`: fp16 is what such devices are for
         precision = ("fp16", "bf16", "fp32", "int8").index(engine.precision)

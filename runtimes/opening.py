@@ -12,7 +12,7 @@ from brixel_edge.machine.processor import processor
 from brixel_edge.model.agreement import check_graph_of_receipt
 from brixel_edge.model.bundle import Bundle, ResolvedModel, open_bundle, resolve_model
 from brixel_edge.model.graph_facts import graph_facts
-from brixel_edge.runtimes.choice import Facts, engines_in_order, measured_here, missing_request, requested_choice
+from brixel_edge.runtimes.choice import Facts, engines_in_order, measured_here, missing_request, requested_choices
 from brixel_edge.runtimes.engines import (
     AUTO,
     OPENERS,
@@ -96,7 +96,7 @@ def facts_of_directory(bundle: Bundle, backend: str, precision: str | None) -> F
         backends = ("trt",) if name.endswith(".plan") else backends_of_graph(name) if name.endswith(".onnx") else ()
         engines += [Engine(path=bundle.root / name, backend=entry, size=size) for entry in backends]
     return Facts(
-        requested=requested_choice(bundle.receipt.requested),
+        requested=requested_choices(bundle.receipt),
         engines=engines,
         installed=frozenset(name for name in OPENERS if has_backend(name)),
         preferred=preferred_backends(),
@@ -115,7 +115,8 @@ def _open_directory(
     if not engines:
         raise BundleError(_nothing_to_try(bundle, backend, precision))
     missing = missing_request(facts)
-    passed_over = [f"{facts.requested}, which it was exported for, is not taken: {missing}"] if missing else []
+    asked = " and ".join(map(str, facts.requested))
+    passed_over = [f"{asked}, which it was exported for, is not taken: {missing}"] if missing else []
     first_error: BrixelError | None = None
     for engine in engines:
         # Outside of the trial: a changed file is not passed over.

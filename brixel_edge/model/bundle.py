@@ -24,6 +24,7 @@ from brixel_edge.model.spec import ModelSpec
 
 MANIFEST_NAME = "model.json"
 FAILURE_NAME = "failed.json"
+PASSED_SUFFIX = ".passed.json"  # notes of a device that an engine has passed there; no part of the model
 ORT_INT8_NAME = "graph.int8.ort.onnx"
 DEFAULT_MODEL = Path(__file__).parents[1] / "default.onnx"
 
@@ -215,7 +216,7 @@ def write_receipt(root: Path, receipt: Receipt) -> Receipt:
     files = {
         path.name: FileEntry(sha256=sha256_of(path), bytes=path.stat().st_size)
         for path in sorted(root.iterdir())
-        if path.is_file() and path.name != MANIFEST_NAME
+        if path.is_file() and path.name != MANIFEST_NAME and not path.name.endswith(PASSED_SUFFIX)
     }
     written = replace(receipt, files=files)
     write_atomically(root / MANIFEST_NAME, json.dumps(written.to_json(), indent=2, allow_nan=False) + "\n")

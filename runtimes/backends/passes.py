@@ -11,12 +11,13 @@ from typing import Any
 
 from brixel_edge.machine.cache import cache_folder
 from brixel_edge.machine.files import write_atomically
+from brixel_edge.model.bundle import PASSED_SUFFIX
 
 
 def passed_path(engine: Path, backend: str = "trt") -> Path:
     """Where it is written that an engine passed; a graph has one note for each backend."""
     middle = "" if backend == "trt" else f".{backend}"
-    return engine.with_name(f"{engine.name}{middle}.passed.json")
+    return engine.with_name(f"{engine.name}{middle}{PASSED_SUFFIX}")
 
 
 def noted_pass(path: Path, fingerprint: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -42,7 +42,7 @@ def facts(requested, files, *, installed=ALL, preferred=X86, **changes):
         for backend in (("trt",) if name.endswith(".plan") else backends_of_graph(name))
     ]
     return Facts(
-        requested=engine_choice(requested),
+        requested=tuple(map(engine_choice, requested.split())),
         engines=engines,
         installed=frozenset(installed),
         preferred=preferred,
@@ -94,6 +94,10 @@ KNOWN = {"p50_ms": TIMES, "proven": frozenset({FP32, QDQ, ORT_INT8})}
             facts("trt-fp16", [FP32, ORT_INT8], installed={"ort"}, p50_ms=TIMES, proven=frozenset({FP32})),
             f"{FP32} ort, {ORT_INT8} ort",
         ),
+        # Several that were asked for: a board's own plan, then as they were asked for.
+        (facts("onnx trt-fp16", [FP32, PLAN]), f"{PLAN} trt, {FP32} openvino, {FP32} ort"),
+        (facts("onnx-int8 onnx", [FP32, ORT_INT8], installed={"ort"}), f"{ORT_INT8} ort, {FP32} ort"),
+        (facts("onnx onnx-int8", [FP32, ORT_INT8], installed={"ort"}), f"{FP32} ort, {ORT_INT8} ort"),
         # The user overrules.
         (facts("onnx-int8", [FP32, QDQ, ORT_INT8], backend="ort"), f"{ORT_INT8} ort, {FP32} ort"),
         (facts("onnx-int8", [FP32, QDQ, ORT_INT8], precision="fp32"), f"{FP32} openvino, {FP32} ort"),
@@ -113,6 +117,7 @@ def test_the_order_in_which_engines_are_tried(given, order):
         (facts("onnx-bf16", [FP32, BF16], installed={"ort"}), "openvino is not installed here"),
         (facts("trt-fp16", [FP32, FP16, PLAN], installed={"ort"}), "trt is not installed here"),
         (facts("trt-fp16", [FP32, FP16]), "the directory has none"),
+        (facts("onnx trt-fp16", [FP32, PLAN], installed={"ort"}), None),
         (facts("trt-fp16", [FP32, FP16, PLAN], installed={"ort"}, backend="ort"), None),
         (facts("trt-fp16", [FP32, FP16, PLAN], installed={"ort"}, precision="fp32"), None),
     ],

@@ -11,6 +11,7 @@ import tiny_bundle
 from brixel_edge.errors import BundleError, ParityError
 from brixel_edge.machine.cache import cache_folder
 from brixel_edge.machine.processor import Processor, processor
+from brixel_edge.model.bundle import open_bundle, write_receipt
 from brixel_edge.runtimes import engines
 from brixel_edge.runtimes.backends import first_load, passes
 from brixel_edge.runtimes.backends.openvino import OpenVinoRuntime
@@ -172,3 +173,11 @@ def test_processors_are_told_apart(tmp_path):
     assert a76.name != a72.name
     assert a76.features != a72.features
     assert processor(tmp_path / "absent").name is None
+
+
+def test_notes_of_a_device_are_no_part_of_the_model(graph, backend):
+    """An export that adds to a directory lists its files anew; a note that changes later must not spoil it."""
+    evidence(graph, backend)
+    bundle = open_bundle(graph.parent)
+    files = set(bundle.receipt.files)
+    assert set(write_receipt(graph.parent, bundle.receipt).files) == files
