@@ -259,6 +259,16 @@ def test_a_changed_file_is_refused_and_not_passed_over(tmp_path, on_x86):
         open_model(root)
 
 
+@pytest.mark.parametrize("arguments", [{}, {"backend": "ort"}, {"precision": "fp32"}])
+def test_an_edited_receipt_is_refused_whatever_is_asked_for(tmp_path, arguments):
+    root = tiny_bundle.save(tmp_path / "m.brixel")
+    record = json.loads((root / "model.json").read_text())
+    record["spec"]["image"]["channels"] = "RGB"
+    (root / "model.json").write_text(json.dumps(record))
+    with pytest.raises(BundleError, match=r"model\.json says image\.channels RGB, graph\.fp32\.onnx says BGR"):
+        open_model(root, **arguments)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
