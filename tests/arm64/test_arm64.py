@@ -122,3 +122,18 @@ def test_features_of_the_built_in_model_are_those_of_x86(board, photograph_paths
     with brixel_edge.open_model(backend="ort") as model:
         here = model(cv2.imread(str(photograph_paths[0]))).values
     assert np.abs(there - here).max() < 2e-5
+
+
+def test_the_int8_that_was_exported_runs_on_arm64_where_it_is_right(board, model, clip, tmp_path):
+    """OpenVINO is there and preferred by nobody; named, it is refused if its first photograph comes out wrong."""
+    here = shutil.copytree(model, tmp_path / "m.brixel")
+    arguments = ["-m", "brixel_edge.commands.run", str(here), "--source", str(clip), "--headless", "--frames", "1"]
+    run = board.run("cortex-a72", *arguments, "--json", cwd=tmp_path, has_openvino=True)
+    assert run.returncode == 0, run.stderr
+    report = json.loads(run.stdout)
+    assert (report["engine"], report["precision"], report["backend"]) == ("graph.int8.ort.onnx", "int8", "ort")
+    assert report["proof"].startswith("proven here at this first load (cosine mean 0.99")
+    named = [*arguments, "--backend", "openvino", "--precision", "int8"]
+    run = board.run("cortex-a72", *named, cwd=tmp_path, has_openvino=True)
+    assert run.returncode in (0, 5), run.stderr
+    assert run.returncode == 0 or "graph.int8.onnx computes something else on OpenVINO" in run.stderr
