@@ -10,10 +10,15 @@ import numpy as np
 import pytest
 import tiny_bundle
 import tiny_model
+from acted_plan import IMAGE, MEAN, spec_of
+from receipts import receipt_of
 
 from brixel_edge.errors import BackendMissing, BundleError, ParityError
+from brixel_edge.model.bundle import write_receipt
 from brixel_edge.model.engine_choice import EngineChoice, engine_choice
-from brixel_edge.model.receipt_sections import Lowering, Requested
+from brixel_edge.model.engine_file import read_report
+from brixel_edge.model.receipt_sections import EngineRecord, Lowering, Requested
+from brixel_edge.proof.proof import proof_from_references, save_proof
 from brixel_edge.runtimes import engines as base
 from brixel_edge.runtimes import opening
 from brixel_edge.runtimes.backends.openvino import OpenVinoRuntime
@@ -290,3 +295,25 @@ def test_a_bare_graph_says_what_it_is_and_that_nothing_proves_it(graph):
         assert (model.precision, model.proof) == ("fp32", "not proven here: no proof lies beside it")
     with pytest.raises(BundleError, match=r"tiny\.onnx is fp32, not int8; leave --precision out"):
         open_model(graph, precision="int8")
+
+
+@pytest.mark.parametrize("requested", ["trt-fp32", "onnx-bf16"])
+def test_a_board_s_own_plan_runs(acted, plan_in, monkeypatch, requested, warnings):
+    """As what was exported, and before every graph where that cannot be tried; proven here, once."""
+    acted("10.3.0", gpu="Orin")
+    monkeypatch.setattr(opening, "has_backend", lambda name: True)
+    monkeypatch.setattr(base, "has_backend", lambda name: True)
+    plan = plan_in()
+    right = np.full((1, 16, 4, 6), MEAN + 1, np.float32)
+    save_proof(proof_from_references(["a"], [IMAGE], [right]), plan.with_name("proof.npz"))
+    record = EngineRecord(backend="trt", graph="graph.fp16.onnx", report=read_report(plan), proven=False)
+    receipt = receipt_of(spec_of(), engines={plan.name: record})
+    asked = dataclasses.replace(receipt.requested, engine=requested)
+    if requested == "onnx-bf16":
+        asked = dataclasses.replace(asked, precision="bf16", made=dataclasses.replace(asked.made, precision="bf16"))
+    write_receipt(plan.parent, dataclasses.replace(receipt, requested=asked))
+    for kind in ("at this first load", "at an earlier load"):
+        with open_model(plan.parent) as model:
+            assert (model.path, model.backend, model.precision) == (plan, "trt", "fp32")
+            assert model.proof == f"proven here {kind} (cosine mean 1.00000 on 1 photograph)"
+    assert ("onnx-bf16, which it was exported for, is not taken" in warnings.text) == (requested == "onnx-bf16")
