@@ -98,9 +98,10 @@ def _rank(engine: Engine, facts: Facts) -> tuple[float, ...]:
     """The step, and what decides within it."""
     p50_ms = facts.p50_ms.get(engine.name, math.inf)
     is_known = p50_ms < math.inf and engine.path.name in facts.proven
-    if engine.choice in facts.requested:
+    choice = engine.choice
+    if choice is not None and choice in facts.requested:
         # Between one and two.
-        place = 0 if engine.backend == "trt" else 1 + list(facts.requested).index(engine.choice)
+        place = 0 if engine.backend == "trt" else 1 + list(facts.requested).index(choice)
         step = 1 + place / (2 + len(facts.requested))
     else:
         step = 2 if engine.backend == "trt" else 3 if is_known else 4
