@@ -95,18 +95,16 @@ def measured_here(receipt: Receipt, processor: str | None) -> dict[str, float]:
 
 
 def _rank(engine: Engine, facts: Facts) -> tuple[float, ...]:
-    """The step, and what decides within it."""
+    """The step, the place among what was asked for, and what decides within it."""
     p50_ms = facts.p50_ms.get(engine.name, math.inf)
     is_known = p50_ms < math.inf and engine.path.name in facts.proven
-    choice = engine.choice
+    choice, place = engine.choice, 0
     if choice is not None and choice in facts.requested:
-        # Between one and two.
-        place = 0 if engine.backend == "trt" else 1 + list(facts.requested).index(choice)
-        step = 1 + place / (2 + len(facts.requested))
+        step, place = 1, 0 if engine.backend == "trt" else 1 + list(facts.requested).index(choice)
     else:
         step = 2 if engine.backend == "trt" else 3 if is_known else 4
     precision = _PRECISIONS.index(engine.precision) if engine.precision in _PRECISIONS else len(_PRECISIONS)
     if engine.backend == "trt":  # as `plan_of_graph`: fp16 is what such devices are for
         precision = ("fp16", "bf16", "fp32", "int8").index(engine.precision)
     backend = facts.preferred.index(engine.backend) if engine.backend in facts.preferred else len(facts.preferred)
-    return step, p50_ms if is_known else math.inf, precision, backend
+    return step, place, p50_ms if is_known else math.inf, precision, backend
