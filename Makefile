@@ -6,8 +6,9 @@ STAMP  := $(VENV)/.ready
 RTX    := $(VENV)/.ready-rtx
 DEMO_OUT     ?= demo
 DEMO_SECONDS ?= 10
+SOAK_SECONDS ?= 600
 
-.PHONY: demo test rtx extras arm64 map check setup lock bench clean
+.PHONY: demo test rtx extras arm64 map check setup lock soak bench clean
 
 setup: $(STAMP)
 
@@ -50,6 +51,10 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+# Memory, threads and descriptors of ten minutes of brixel-run at full speed.
+soak: $(STAMP)
+	$(BIN)/python benchmarks/soak.py --seconds $(SOAK_SECONDS)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/cpu.py

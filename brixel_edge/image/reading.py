@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2"})
+_ROWS = 64
 _JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 
 
@@ -22,21 +23,35 @@ def _is_cut_short(data: bytes) -> bool:
     return data.startswith(_JPEG_START) and (scan < 0 or data.find(_JPEG_END, scan) < 0)
 
 
+def _on_white(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """BGRA as viewers show it: what lies under alpha 0 is often black or noise. Few rows at a time, for the memory."""
+    bgr = np.empty((*pixels.shape[:2], 3), np.uint8)
+    for top in range(0, len(pixels), _ROWS):
+        rows = pixels[top : top + _ROWS]
+        alpha = rows[..., 3:].astype(np.uint16)
+        bgr[top : top + _ROWS] = (rows[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255
+    return bgr
+
+
+def _eight_bits(pixels: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    result = np.empty(pixels.shape, np.uint8)
+    for top in range(0, len(pixels), _ROWS):
+        result[top : top + _ROWS] = (pixels[top : top + _ROWS].astype(np.uint32) + 128) // 257
+    return result
+
+
 def bgr_from_pixels(pixels: NDArray[Any]) -> NDArray[np.uint8] | None:
     """What OpenCV decoded (grey, 16-bit, with alpha) as (H, W, 3) uint8; None for float and other channel counts."""
     if pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3:
         return pixels
     if pixels.dtype == np.uint16:
-        pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        pixels = _eight_bits(pixels)
     if pixels.dtype != np.uint8:
         return None
     if pixels.ndim == 2:
         return np.repeat(pixels[..., None], 3, axis=2)
     if pixels.shape[2] == 4:
-        # On white, as viewers show it: what lies under alpha 0 is often black or noise.
-        alpha = pixels[..., 3:].astype(np.uint16)
-        blended = pixels[..., :3] * alpha + 255 * (255 - alpha)
-        return ((blended + 127) // 255).astype(np.uint8)
+        return _on_white(pixels)
     return pixels if pixels.shape[2] == 3 else None
 
 

@@ -17,7 +17,7 @@ from brixel_edge.image.reading import bgr_from_pixels
 from brixel_edge.runtimes.sources.camera_address import NO_CAMERA, CameraAddress, check_device, parse_camera
 from brixel_edge.runtimes.sources.capture import Capture, CaptureFailed, open_capture
 from brixel_edge.runtimes.sources.diagnosis import FailureKind
-from brixel_edge.runtimes.sources.frames import Frame, SourceStatus
+from brixel_edge.runtimes.sources.frames import Frame, FrameMemory, SourceStatus
 
 _LOG = logging.getLogger(__name__)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 5.0
@@ -52,6 +52,8 @@ class CameraSource:
         self._first_s: float | None = None
         self.fps = capture.fps
         self.description = self._describe(capture)
+        width, height = (int(side) for side in capture.size.split("x"))
+        self._memory = FrameMemory.of_video(height, width)
 
     def _describe(self, capture: Capture) -> str:
         """The label with the mode that the camera really took, and a warning where that is not what was asked."""
@@ -168,6 +170,10 @@ class CameraSource:
         self.status.failure = None
         self.status.reconnects += 1
         return None
+
+    def memory(self) -> FrameMemory:
+        """What decoding takes, in the mode in which it was opened."""
+        return self._memory
 
     def interrupt(self) -> None:
         """End a wait for the camera to come back; a blocked grab ends by its own timeout."""

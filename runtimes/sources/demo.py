@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brixel_edge.errors import BundleError
-from brixel_edge.runtimes.sources.frames import Frame
+from brixel_edge.runtimes.sources.frames import Frame, FrameMemory
 
 DEMO = "demo:"
 # In the public domain; LICENCES.txt beside them says whose they are.
@@ -85,6 +85,10 @@ class DemoSource:
         """The frame of one index, the same every time."""
         photograph, progress = divmod(index / self.fps / SECONDS_PER_PHOTOGRAPH, 1.0)
         return pan_and_zoom(self._photographs[int(photograph) % len(self._photographs)], progress)
+
+    def memory(self) -> FrameMemory:
+        """The photographs are kept decoded."""
+        return FrameMemory(frame_bytes=3 * WIDTH * HEIGHT, own_bytes=sum(image.nbytes for image in self._photographs))
 
     def interrupt(self) -> None:
         """End the wait for the next frame."""

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brixel_edge.errors import BundleError
+from brixel_edge.image.headers import HEADER_BYTES, size_from_header
 from brixel_edge.image.reading import IMAGE_SUFFIXES, decode_image
-from brixel_edge.runtimes.sources.frames import Frame
+from brixel_edge.runtimes.sources.frames import Frame, FrameMemory
 from brixel_edge.runtimes.sources.video import VIDEO_SUFFIXES
 
 _LOG = logging.getLogger(__name__)
@@ -54,6 +55,14 @@ def images_from_glob(pattern: str) -> list[Path]:
     if not images:
         raise BundleError(f"no file matches {pattern!r}; quote it, so that the shell leaves the pattern to us")
     return images
+
+
+def _size_in(path: Path) -> tuple[int, int] | None:
+    try:
+        with path.open("rb") as stream:
+            return size_from_header(stream.read(HEADER_BYTES))
+    except OSError:
+        return None
 
 
 class ImageFiles:
@@ -105,6 +114,12 @@ class ImageFiles:
             capture_s=time.monotonic() - start_s,
             name=path.name,
         )
+
+    def memory(self) -> FrameMemory:
+        """By the headers of all files; decoding takes a second copy."""
+        sizes = [size for path in self._paths if (size := _size_in(path)) is not None]
+        largest = 3 * max((height * width for height, width in sizes), default=0)
+        return FrameMemory(frame_bytes=largest, own_bytes=largest, count=len(self._paths))
 
     def interrupt(self) -> None:
         """Nothing waits here."""

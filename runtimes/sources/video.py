@@ -12,7 +12,7 @@ from brixel_edge.errors import BundleError, SourceError
 from brixel_edge.image.reading import bgr_from_pixels
 from brixel_edge.machine.addresses import address_for_libraries, label_from_address
 from brixel_edge.runtimes.sources.diagnosis import TIMED_OUT, diagnose
-from brixel_edge.runtimes.sources.frames import Frame
+from brixel_edge.runtimes.sources.frames import Frame, FrameMemory
 
 _LOG = logging.getLogger(__name__)
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv"})
@@ -78,6 +78,7 @@ class VideoFile:
         announced_fps = capture.get(cv2.CAP_PROP_FPS)
         self.fps = announced_fps if 0 < announced_fps < 1000 else _DEFAULT_FPS
         width, height = (int(capture.get(key)) for key in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+        self._size = height, width
         self.description = f"{label} ({width}x{height}, {self.fps:.4g} fps)"
 
     def read(self) -> Frame | None:
@@ -103,6 +104,10 @@ class VideoFile:
             )
         if self._index < self._announced * _COMPLETE:
             _LOG.warning("%s ends after %d of %d frames; it may be cut short", self._path, self._index, self._announced)
+
+    def memory(self) -> FrameMemory:
+        """What decoding takes."""
+        return FrameMemory.of_video(*self._size)
 
     def interrupt(self) -> None:
         """A file does not wait."""

@@ -6,14 +6,14 @@ The plan is arithmetic on the graph's size and grid. Its factors were fitted to 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from brixel_edge.errors import MemoryBudgetError, SpecError
 from brixel_edge.machine.memory import MIB, format_bytes
 from brixel_edge.model.spec import ModelSpec
+from brixel_edge.runtimes.sources.frames import FrameMemory
 
-# FFmpeg's frame threads, the frame in hand and the one before it.
-_DECODING_BYTES = 32 * MIB
 # PyAV and x264, or a window, and the pictures.
 _PICTURES_BYTES = 64 * MIB
 # Maps in flight: being made, waiting, being looked at.
@@ -56,7 +56,14 @@ class MemoryPlan:
 
 
 def plan_memory(
-    spec: ModelSpec, graph_bytes: int, backend: str, *, now_bytes: int, queue_bytes: int, has_pictures: bool
+    spec: ModelSpec,
+    graph_bytes: int,
+    backend: str,
+    *,
+    now_bytes: int,
+    queue_bytes: int,
+    frames: Sequence[FrameMemory],
+    has_pictures: bool,
 ) -> MemoryPlan:
     """Estimate the peak of a run.
 
@@ -66,6 +73,7 @@ def plan_memory(
         backend: `ort` or `openvino`.
         now_bytes: what the process holds with the backend's library loaded and no model.
         queue_bytes: bound of the frames that wait.
+        frames: of each source.
         has_pictures: whether results are shown or saved.
 
     Raises:
@@ -87,10 +95,22 @@ def plan_memory(
         "loading": loading,
         "activations": activations,
         "features": _MAPS_IN_FLIGHT * map_bytes,
-        "frames": queue_bytes + _DECODING_BYTES,
+        "frames": _frames_bytes(frames, queue_bytes, has_pictures),
         "pictures": _PICTURES_BYTES if has_pictures else 0,
     }
     return MemoryPlan(items={name: size for name, size in items.items() if size})
+
+
+def _frames_bytes(frames: Sequence[FrameMemory], queue_bytes: int, has_pictures: bool) -> int:
+    """With a slow engine: what each source holds, the frame that it wants to give, those that wait, the engine's.
+
+    Pictures need one more, which is being painted.
+    """
+    if len(frames) == 1 and frames[0].count == 1:
+        return frames[0].own_bytes + frames[0].frame_bytes
+    # One may always wait.
+    read = sum(one.own_bytes + one.frame_bytes + max(queue_bytes // len(frames), one.frame_bytes) for one in frames)
+    return read + (2 if has_pictures else 1) * max(one.frame_bytes for one in frames)
 
 
 def check_plan(plan: MemoryPlan, budget_bytes: int, what: str, alternative: MemoryPlan | None = None) -> None:

@@ -24,10 +24,11 @@ class EngineThread:
     """Runs a stream.
 
     Args:
-        open_model: called in the thread.
+        open_model: called in the thread, with the opened sources.
         open_sources: called in the thread, before the model is opened; gives them and their names.
         max_frames: end after so many results; None goes on.
         policy: which frames are used; None takes that of each source's kind.
+        keeps_frames: see `Stream`.
 
     Attributes:
         model: once it is open.
@@ -38,13 +39,15 @@ class EngineThread:
 
     def __init__(
         self,
-        open_model: Callable[[], Model],
+        open_model: Callable[[OpenSources], Model],
         open_sources: Callable[[], OpenSources],
         max_frames: int | None,
         policy: Policy | None = None,
+        *,
+        keeps_frames: bool = True,
     ) -> None:
         self._open_model, self._open_sources, self._policy = open_model, open_sources, policy
-        self._max_frames = max_frames
+        self._max_frames, self._keeps_frames = max_frames, keeps_frames
         self._results: queue.Queue[StreamResult] = queue.Queue(maxsize=1)
         self._stop = threading.Event()
         self.model: Model | None = None
@@ -78,7 +81,7 @@ class EngineThread:
             # The sources first: whether they are there shows at once, and a model may take seconds.
             opened = self._open_sources()
             try:
-                self.model = model = self._open_model()
+                self.model = model = self._open_model(opened)
             except BaseException:
                 opened.close()
                 raise
@@ -90,7 +93,8 @@ class EngineThread:
 
     def _infer(self, model: Model, opened: OpenSources) -> None:
         model.warm_up()
-        with Stream(model, opened.sources, policy=self._policy, names=opened.names) as stream:
+        kept = self._keeps_frames
+        with Stream(model, opened.sources, policy=self._policy, names=opened.names, keeps_frames=kept) as stream:
             self.stream, self.started_s = stream, time.monotonic()
             for result in itertools.islice(stream, self._max_frames):
                 if not self._deliver(result):

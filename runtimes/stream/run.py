@@ -19,6 +19,7 @@ from brixel_edge.runtimes.model import Model, model_from_engine
 from brixel_edge.runtimes.opening import open_engine_of_model
 from brixel_edge.runtimes.pictures.output import Output, open_output
 from brixel_edge.runtimes.runtime import OpenVinoPrecision, RuntimeSettings
+from brixel_edge.runtimes.sources.frames import FrameMemory, memory_of
 from brixel_edge.runtimes.sources.images import SECONDS_PER_IMAGE
 from brixel_edge.runtimes.stream.budget import MemoryPlan, check_measured, check_plan, plan_memory
 from brixel_edge.runtimes.stream.engine_thread import EngineThread
@@ -70,6 +71,11 @@ class RunOptions:
     frames: int | None = None
     reconnect_s: float = 30.0
 
+    @property
+    def has_pictures(self) -> bool:
+        """Whether results are shown or saved."""
+        return self.save is not None or not self.headless
+
 
 class StopFlag(Protocol):
     """Set when the run shall end; a `threading.Event` is one."""
@@ -105,7 +111,13 @@ class StreamRun:
         self._last_line_s = self._last_result_s = 0.0
         self._output: Output | None = None
         self._plan: MemoryPlan | None = None
-        self._engine = EngineThread(self._open_model, self._open_sources, options.frames, options.policy)
+        self._engine = EngineThread(
+            self._open_model,
+            self._open_sources,
+            options.frames,
+            options.policy,
+            keeps_frames=options.has_pictures,
+        )
 
     def run(self) -> RunReport:
         """Until the source ends, the limits are reached, the window is closed or `stop` is set.
@@ -139,15 +151,18 @@ class StreamRun:
     def _open_sources(self) -> OpenSources:
         return open_sources(list(self._options.sources), self._options.reconnect_s)
 
-    def _open_model(self) -> Model:
+    def _open_model(self, opened: OpenSources) -> Model:
         options = self._options
         settings = RuntimeSettings(threads=options.threads, openvino_precision=options.openvino_precision)
-        opened = open_engine_of_model(options.model, options.backend, options.precision, settings, self._check_plan)
-        return model_from_engine(opened, options.fit)
+        frames = [memory_of(source) for source in opened.sources]
+        check_plan_of = partial(self._check_plan, frames)
+        engine = open_engine_of_model(options.model, options.backend, options.precision, settings, check_plan_of)
+        return model_from_engine(engine, options.fit)
 
-    def _check_plan(self, resolved: ResolvedModel, backend: str) -> None:
+    def _check_plan(self, frames: list[FrameMemory], resolved: ResolvedModel, backend: str) -> None:
         """Refuse an engine that is over the budget, before it is loaded."""
-        budget_bytes = self._options.budget_bytes
+        options = self._options
+        budget_bytes = options.budget_bytes
         if budget_bytes is None:
             return
         load_backend(backend)
@@ -157,7 +172,8 @@ class StreamRun:
             resolved.graph.stat().st_size,
             now_bytes=rss_bytes() or 0,
             queue_bytes=QUEUE_BYTES,
-            has_pictures=self._options.save is not None or not self._options.headless,
+            frames=frames,
+            has_pictures=options.has_pictures,
         )
         self._plan = plan = plan_for(backend)
         self._say(f"planned peak memory: {plan}")

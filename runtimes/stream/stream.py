@@ -74,6 +74,7 @@ class Stream:
         queue_bytes: bound on decoded frames that wait, where every one is used; of all sources together.
         policy: which frames are used; None takes that of each source's kind.
         names: of the sources, in their maps and in `health`; None takes their descriptions.
+        keeps_frames: whether features carry their frame, which needs memory where nobody looks at it.
     """
 
     def __init__(
@@ -83,8 +84,10 @@ class Stream:
         queue_bytes: int = QUEUE_BYTES,
         policy: Policy | None = None,
         names: Sequence[str] | None = None,
+        *,
+        keeps_frames: bool = True,
     ) -> None:
-        self._model = model
+        self._model, self._keeps_frames = model, keeps_frames
         self._has_checked_aspect = False
         self.sources = list(sources) if isinstance(sources, Sequence) else [sources]
         changed = threading.Condition()
@@ -154,7 +157,7 @@ class Stream:
             t_capture_s=frame.t_capture_s,
             frame_index=frame.index,
             is_after_gap=frame.is_after_gap,
-            frame_bgr=frame.image,
+            frame_bgr=frame.image if self._keeps_frames else None,
         )
         end = time.monotonic()
         infer_s, total_s = end - infer_start, end - frame.t_capture_s

@@ -220,17 +220,25 @@ def test_plans_against_measured_peaks():
     import dataclasses
 
     from brixel_edge.model.spec import ImageSpec
+    from brixel_edge.runtimes.sources.frames import FrameMemory
 
     measured = [  # width, side [px], graph [MiB], ort, openvino
         (128, 256, 6.6, 40, 93), (192, 256, 23.6, 66, 140), (384, 256, 88.9, 154, 298),
         (384, 512, 89.3, 332, 360), (768, 256, 349, 468, 921),
     ]  # fmt: skip
+    nothing = FrameMemory(frame_bytes=0)
     for dim, side, graph_mib, *peaks in measured:
         image = ImageSpec(height=side, width=side, mean=(0.5,) * 3, std=(0.5,) * 3)
         spec = dataclasses.replace(tiny_model.spec(), dim=dim, image=image, grid=(side // 4, side // 4))
         for backend, peak in zip(("ort", "openvino"), peaks, strict=True):
             plan = budget.plan_memory(
-                spec, round(graph_mib * 2**20), backend, now_bytes=0, queue_bytes=0, has_pictures=False
+                spec,
+                round(graph_mib * 2**20),
+                backend,
+                now_bytes=0,
+                queue_bytes=0,
+                frames=[nothing],
+                has_pictures=False,
             )
             items = {name: size for name, size in plan.items.items() if name not in ("features", "frames", "libraries")}
             assert sum(items.values()) / 2**20 == pytest.approx(peak, rel=0.1), (dim, side, backend)

@@ -228,7 +228,7 @@ def test_a_model_that_does_not_open_lets_the_source_go(tmp_path, monkeypatch):
 
     other = ListSource([])
     engine = EngineThread(
-        lambda: open_model(tmp_path / "nothing.onnx"), lambda: OpenSources(sources=[other], names=["list"]), None
+        lambda _: open_model(tmp_path / "nothing.onnx"), lambda: OpenSources(sources=[other], names=["list"]), None
     )
     engine.stop(timeout_s=10)
     assert isinstance(engine.error, BundleError)
