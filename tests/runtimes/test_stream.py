@@ -277,7 +277,7 @@ def test_a_stop_interrupts_the_sources_and_waits_for_a_bounded_time(graph):
 
     source = Waiting()
     engine = EngineThread(
-        lambda: open_model(graph, backend="ort"), lambda: OpenSources(sources=[source], names=["list"]), None
+        lambda _: open_model(graph, backend="ort"), lambda: OpenSources(sources=[source], names=["list"]), None
     )
     while engine.stream is None:
         time.sleep(0.01)
