@@ -42,6 +42,7 @@ class FloatGraphs:
         prover: of the model.
         ranging: photographs that activation ranges are measured on; others than the proof's.
         output: type of a half-precision graph's features; None is fp32.
+        keeps_opset: bf16 at the opset of the fp32 graph.
         judges: where the graph of a precision must pass.
         trace: writes the fp32 graph of a sampler; None traces the student.
     """
@@ -52,6 +53,7 @@ class FloatGraphs:
     prover: Prover
     ranging: Photographs
     output: Half | None = None
+    keeps_opset: bool = False
     judges: Judges = default_judges
     trace: Trace | None = None
 
@@ -131,7 +133,15 @@ class FloatGraphs:
     ) -> Islands:
         """Write a graph in a lowering's types; what stayed in fp32."""
         self.prover.say(what)
-        islands = write_typed(model, ranges, lowering, out, photographs=self.ranging.names, output=self.output)
+        islands = write_typed(
+            model,
+            ranges,
+            lowering,
+            out,
+            photographs=self.ranging.names,
+            output=self.output,
+            keeps_opset=self.keeps_opset,
+        )
         self.prover.say(f"{islands.nodes} of {len(model.graph.node)} nodes stay in fp32")
         return islands
 

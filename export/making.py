@@ -47,6 +47,7 @@ def half_graph(
     photographs: Sequence[str],
     ranging: Path | None,
     output: Half | None = None,
+    keeps_opset: bool = False,
 ) -> FileFacts:
     """Make the graph of a lowering, and let it pass its gate.
 
@@ -59,6 +60,7 @@ def half_graph(
         ranging: .npy of (n, H, W, 3) uint8 photographs that ranges are measured on; None takes those of the proof that
             are not judged.
         output: type of the features; None is fp32.
+        keeps_opset: bf16 at the opset of the fp32 graph.
 
     Raises:
         BackendMissing: onnx or onnxruntime is not installed.
@@ -73,6 +75,7 @@ def half_graph(
         "proof": str(proof.resolve()),
         "ranging": None if ranging is None else str(ranging.resolve()),
         "output": output,
+        "keeps_opset": keeps_opset,
     }
     made = fields_from_json(_Made, ask(_MODULE, request, f"writing {out.name}"))
     return FileFacts(
@@ -103,7 +106,9 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     names, pixels = _ranging(request["ranging"], proof)
     model = onnx.shape_inference.infer_shapes(onnx.load(request["source"]))
     ranges = measure_ranges(model, pixels)
-    islands = write_typed(model, ranges, lowering, out, photographs=names, output=request["output"])
+    islands = write_typed(
+        model, ranges, lowering, out, photographs=names, output=request["output"], keeps_opset=request["keeps_opset"]
+    )
     census = assert_census(onnx.shape_inference.infer_shapes(onnx.load(str(out))), lowering.precision)
     images = [image[None] for image in proof.images]
     reports = {judge.name: proof.compare(judge.features(out, images)) for judge in default_judges(lowering.precision)}

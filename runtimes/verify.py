@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brixel_edge.errors import BackendMissing, BrixelError, BundleError, ParityError
+from brixel_edge.errors import BackendMissing, BrixelError, BundleError, ParityError, SpecError
 from brixel_edge.image.fit import fit_frame
 from brixel_edge.model.bundle import Bundle, graph_name, open_bundle
 from brixel_edge.model.spec import UNTRAINED_NOTICE, ModelSpec
@@ -22,6 +23,7 @@ from brixel_edge.runtimes.pictures.difference import Comparison, write_differenc
 from brixel_edge.runtimes.runtime import RuntimeSettings
 from brixel_edge.runtimes.sources.opening import open_source
 
+_LOG = logging.getLogger(__name__)
 _NAME_WIDTH = 43
 
 
@@ -99,7 +101,8 @@ class VerifyReport:
         if self.failed:
             first = self.failed[0]
             raise ParityError(
-                f"{first.engine} {first.reason}; see {self.picture}, and export the model again on this device"
+                f"{first.engine} {first.reason}; see {self.picture or 'the figures'}, and export the model again on "
+                "this device"
             )
 
     @property
@@ -126,19 +129,26 @@ class VerifyReport:
                 f"{self.root.name} against {self.source} (cells: {self._cells})",
                 f"{'engine':<{width}}{'mean':>10}{'worst 1 %':>11}{'centred':>10}{'error':>10}",
                 *(verdict.line(width) for verdict in self.verdicts),
-                f"difference map: {self.picture or ''}",
+                f"difference map: {self.picture or 'none'}",
             ]
         )
 
 
 def verify(
-    root: Path, *, picture: Path, images: Path | None = None, engine: str | None = None, threads: int | None = None
+    root: Path,
+    *,
+    picture: Path,
+    alternative: Path | None = None,
+    images: Path | None = None,
+    engine: str | None = None,
+    threads: int | None = None,
 ) -> VerifyReport:
     """Run the gate on every engine that runs here, and paint where they differ.
 
     Args:
         root: model directory.
         picture: difference map to write.
+        alternative: where it is written instead if it cannot be there; None is an error then.
         images: what to compare on instead of the proof's photographs; None takes those.
         engine: only this one, by its name for `brixel-export --engine`.
         threads: of CPU backends.
@@ -147,7 +157,6 @@ def verify(
         BundleError: no whole model directory, or not the engine that was asked for.
         BrixelError: why the engine that was asked for does not run.
         ParityError: the graph that is to be the reference for `images` differs.
-        SpecError: the picture cannot be written.
     """
     bundle = open_bundle(root)
     for name in bundle.receipt.files:
@@ -156,9 +165,32 @@ def verify(
     proof, source = _proof(bundle, images, threads)
     verdicts = tuple(_verdict(entry, proof, is_asked_for=engine is not None) for entry in engines)
     has_run = any(verdict.parity is not None for verdict in verdicts)
+    written = None
     if has_run:
-        _write_map(picture, proof, verdicts, bundle.spec)
-    return VerifyReport(root=root, proof=proof, source=source, verdicts=verdicts, picture=picture if has_run else None)
+        written = _written_map(picture, alternative, lambda path: _write_map(path, proof, verdicts, bundle.spec))
+    return VerifyReport(root=root, proof=proof, source=source, verdicts=verdicts, picture=written)
+
+
+def _written_map(picture: Path, alternative: Path | None, write: Callable[[Path], None]) -> Path | None:
+    """Where the map went; None where it could not be written: figures are worth more than their picture.
+
+    Raises:
+        SpecError: it could not be written, and there was no alternative.
+    """
+    try:
+        write(picture)
+    except SpecError:
+        if alternative is None:
+            raise
+    else:
+        return picture
+    try:
+        write(alternative)
+    except SpecError:
+        _LOG.warning("neither %s nor %s can be written; name a place with --map PNG", picture, alternative)
+        return None
+    _LOG.warning("%s cannot be written; the difference map is %s", picture, alternative)
+    return alternative
 
 
 def _chosen(bundle: Bundle, option: str | None, threads: int | None) -> list[Engine]:

@@ -7,6 +7,7 @@ Everything else (progress, warnings, errors) goes to stderr. Imports nothing hea
 from __future__ import annotations
 
 import argparse
+import errno
 import functools
 import json
 import logging
@@ -17,13 +18,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from brixel_edge.errors import BrixelError, MemoryBudgetError, SpecError
+from brixel_edge.errors import BrixelError, BundleError, MemoryBudgetError, SpecError
 from brixel_edge.machine.addresses import label_from_address
 
 Command = Callable[[argparse.Namespace], tuple[dict[str, Any], str]]
 
 LOGGER_NAME = "brixel_edge"
 EXIT_INTERNAL = 1
+_DISK = {
+    errno.ENOSPC: "the disk is full; free some space, or write elsewhere",
+    errno.EDQUOT: "the disk quota is used up; free some space, or write elsewhere",
+    errno.EROFS: "the disk is read only; write elsewhere",
+    errno.EACCES: "this may not be written; write elsewhere",
+}
 EXIT_INTERRUPTED = 130  # what a shell reports for a process that SIGINT ended
 
 
@@ -93,6 +100,9 @@ def _report(error: Exception, program: str, as_json: bool, debug: bool) -> int:
     message, code = label_from_address(" ".join(str(error).split())), EXIT_INTERNAL
     if isinstance(error, BrixelError):
         code = error.exit_code
+    elif isinstance(error, OSError) and error.errno in _DISK:
+        where = f" ({error.filename})" if error.filename else ""
+        message, code = f"{_DISK[error.errno]}{where}", BundleError.exit_code
     elif isinstance(error, MemoryError):
         message, code = "out of memory; use a smaller model or image size", MemoryBudgetError.exit_code
     else:

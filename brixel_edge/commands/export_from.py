@@ -7,10 +7,11 @@ small, for on a board the compiler needs the memory.
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,12 @@ from typing import Any
 from brixel_edge.commands.export_engines import EngineBuilder, EngineMaker, TensorRtBuilder
 from brixel_edge.commands.export_request import FromRequest
 from brixel_edge.errors import BuildError, BundleError, ParityError, SpecError
+from brixel_edge.export.engine.known_bad import needs_early_bf16
+from brixel_edge.export.engine.target import BuildTarget
 from brixel_edge.export.facts import FileFacts, Product, Stopwatch
 from brixel_edge.export.ladder import LADDER, first_that_passes
 from brixel_edge.export.making import half_graph
+from brixel_edge.machine.tensorrt import MODULES
 from brixel_edge.model.bundle import Bundle, graph_name, open_bundle, staged_directory, write_failure, write_receipt
 from brixel_edge.model.engine_choice import EngineChoice, tensorrt_of
 from brixel_edge.model.receipt import Receipt
@@ -77,6 +81,7 @@ def add_engines(request: FromRequest, say: Callable[[str], None]) -> Receipt:
                     photographs=photographs,
                     ranging=ranging,
                     output="fp16" if request.has_half_features else None,
+                    keeps_opset=needs_early_bf16(target_of(request)),
                 )
             return path, {path.name: facts}
 
@@ -112,6 +117,14 @@ def add_engines(request: FromRequest, say: Callable[[str], None]) -> Receipt:
 
         # 2. The receipt, with what was known before.
         return write_receipt(folder, _joined(bundle.receipt, facts, attempts, requested, watch))
+
+
+def target_of(request: FromRequest) -> BuildTarget:
+    """What is built for, as far as can be told without loading TensorRT; its release is that of the package here."""
+    kind, version = tensorrt_of(request.engines) or "trt", None
+    with suppress(importlib.metadata.PackageNotFoundError):
+        version = importlib.metadata.version(MODULES[kind])
+    return BuildTarget(kind=kind, version=version)
 
 
 def _lowerings(bundle: Bundle, engine: EngineChoice) -> list[Lowering]:

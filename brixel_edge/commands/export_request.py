@@ -11,6 +11,7 @@ from typing import get_args
 
 from brixel_edge.errors import BackendMissing, SpecError
 from brixel_edge.export.engine.settings import EngineSettings
+from brixel_edge.export.engine.target import BuildTarget
 from brixel_edge.machine.cuda import CudaDevice, current_device, import_cudart
 from brixel_edge.machine.memory import parse_bytes
 from brixel_edge.machine.tensorrt import INSTALL_HINTS, EngineKind, has_tensorrt
@@ -47,6 +48,7 @@ class ExportRequest:
         has_bench: measure latency and memory for the receipt.
         settings: of the engine builder.
         seed: of random weights and of the choice of calibration frames.
+        target: what TensorRT of the board it is exported for; None for this machine's.
     """
 
     backbone: str
@@ -68,6 +70,7 @@ class ExportRequest:
     has_bench: bool
     settings: EngineSettings
     seed: int
+    target: BuildTarget | None = None
 
     @property
     def tensorrt(self) -> EngineKind | None:
@@ -130,6 +133,13 @@ def from_arguments(arguments: argparse.Namespace) -> FromRequest:
     )
 
 
+def _board_target(name: str | None) -> BuildTarget | None:
+    board = None if name is None else BOARDS[name]
+    if board is None or board.tensorrt is None or board.compute_capability is None:
+        return None
+    return BuildTarget(version=board.tensorrt, compute_capabilities=(board.compute_capability,))
+
+
 def fill_in_board(arguments: argparse.Namespace, *, on_board: bool) -> None:
     """Put in what `--for` stands for, and say so; what was given stays."""
     if arguments.board is None:
@@ -185,6 +195,7 @@ def request_from_arguments(arguments: argparse.Namespace) -> ExportRequest:
         has_bench=not arguments.no_bench,
         settings=engine_settings(arguments),
         seed=arguments.seed,
+        target=_board_target(arguments.board),
     )
     _check_sizes(request)
     return request

@@ -22,8 +22,8 @@ from brixel_edge.calib.sources import calibration_frames
 from brixel_edge.commands.export_engines import EngineBuilder, EngineMaker, TensorRtBuilder
 from brixel_edge.commands.export_int8 import int8_speed, int8_targets, proven_int8, quantized
 from brixel_edge.commands.export_request import DEFAULT_VIEW_PX, RANDOM, ExportRequest, say
-from brixel_edge.errors import BuildError, ParityError
-from brixel_edge.export.engine.known_bad import sampler_order
+from brixel_edge.errors import BuildError, ParityError, SpecError
+from brixel_edge.export.engine.known_bad import needs_early_bf16, sampler_order
 from brixel_edge.export.engine.target import target_here
 from brixel_edge.export.facts import FileFacts, Photographs, Product, Stopwatch
 from brixel_edge.export.float_graphs import FloatGraphs, Judges, Trace, samples_of
@@ -53,7 +53,15 @@ from brixel_edge.network.backbone import load_backbone
 from brixel_edge.network.official_weights import adapter_file, backbone_file
 from brixel_edge.network.student import Student, load_student
 from brixel_edge.proof.parity import ParityReport
-from brixel_edge.proof.photographs import PROOF, RANGING, bundled_photographs, load_images, photographs_in
+from brixel_edge.proof.photographs import (
+    MIN_TELLING,
+    PROOF,
+    RANGING,
+    bundled_photographs,
+    faultless_looking,
+    load_images,
+    photographs_in,
+)
 from brixel_edge.proof.proof import PROOF_NAME, proof_from_references, save_proof
 from brixel_edge.runtimes.bench.bench import Schedule, measure
 from brixel_edge.runtimes.bench.machine import machine_state
@@ -96,6 +104,7 @@ class Job:
         samplers: lowerings of deformable sampling in the order in which they are tried.
         bf16_samplers: the same for bf16.
         output: type of a half-precision graph's features; None is fp32.
+        keeps_opset: bf16 at the opset of the fp32 graph, for TensorRT before 10.9.
         builder: compiles the graphs; None makes graphs only.
         judges: where the float graph of a precision must pass.
         trace: writes the fp32 graph of a sampler; None traces the student.
@@ -116,6 +125,7 @@ class Job:
     samplers: tuple[SamplerKind, ...] = DEFAULT_SAMPLERS
     bf16_samplers: tuple[SamplerKind, ...] = BF16_SAMPLERS
     output: Half | None = None
+    keeps_opset: bool = False
     builder: EngineBuilder | None = None
     judges: Judges = default_judges
     trace: Trace | None = None
@@ -123,6 +133,22 @@ class Job:
     seed: int = 0
     has_bench: bool = False
     say: Callable[[str], None] = lambda line: None
+
+    def __post_init__(self) -> None:
+        """Refuse ranges from the photographs that judge.
+
+        Raises:
+            SpecError: they share one.
+        """
+        judged = {
+            image.tobytes(): name for image, name in zip(self.photographs.pixels, self.photographs.names, strict=True)
+        }
+        for image, name in zip(self.ranging.pixels, self.ranging.names, strict=True):
+            if image.tobytes() in judged:
+                raise SpecError(
+                    f"ranges would be measured on {name}, which is {judged[image.tobytes()]} of the proof: what "
+                    "chooses may not judge; give --calib and --parity-images that share no picture"
+                )
 
     def wanted(self, engine: EngineChoice) -> Wanted:
         """Of an engine, for the receipt."""
@@ -172,28 +198,32 @@ def job_from_request(request: ExportRequest, student: Student, spec: ModelSpec, 
         say(f"taking up to {request.calib_n} calibration frames from {request.calib}")
         frames = calibration_frames(request.calib, spec.image, count=request.calib_n, seed=request.seed)
     samplers = DEFAULT_SAMPLERS
+    target = request.target or (
+        None
+        if kind is None
+        else target_here(kind, request.engines[0].float_precision, request.settings.rtx_capabilities)
+    )
     if request.sampler is not None:
         samplers = (request.sampler,)
-    elif kind is not None:
-        target = target_here(kind, request.engines[0].float_precision, request.settings.rtx_capabilities)
+    elif target is not None:
         samplers = sampler_order(target)
     builder = None
     if kind is not None:
         earlier = out if out.is_dir() else None
         builder = TensorRtBuilder(kind=kind, spec=spec, settings=request.settings, earlier=earlier)
-    proof = photographs_in(request.parity_images) if request.parity_images else bundled_photographs(PROOF)
     return Job(
         out=out,
         student=student,
         spec=spec,
         engines=request.engines,
-        photographs=_loaded(proof, spec),
+        photographs=_proof_photographs(request.parity_images, spec),
         ranging=_loaded(bundled_photographs(RANGING), spec) if frames is None else _first_of(frames),
         frames=frames,
         weights=Weights(backbone=_weight_file(request.backbone_weights), adapter=_weight_file(request.adapter_weights)),
         samplers=samplers,
         bf16_samplers=samplers if request.sampler is not None else BF16_SAMPLERS,
         output="fp16" if request.has_half_features else None,
+        keeps_opset=target is not None and needs_early_bf16(target),
         builder=builder,
         min_speedup=request.min_speedup,
         seed=request.seed,
@@ -227,6 +257,7 @@ def export_directory(job: Job) -> Receipt:
             prover=prover,
             ranging=job.ranging,
             output=job.output,
+            keeps_opset=job.keeps_opset,
             judges=job.judges,
             trace=job.trace,
         )
@@ -387,6 +418,25 @@ def _bench(folder: Path, spec: ModelSpec) -> Bench:
 def _loaded(paths: list[Path], spec: ModelSpec) -> Photographs:
     pixels = load_images(paths, spec.image.height, spec.image.width, spec.image.channels)
     return Photographs(names=[path.name for path in paths], pixels=pixels)
+
+
+def _proof_photographs(folder: Path | None, spec: ModelSpec) -> Photographs:
+    """Pictures that could show a fault: those of the folder, and built-in ones where it has too few.
+
+    Raises:
+        BackendMissing: built-in ones are needed and scikit-image is not there.
+    """
+    given = _loaded(bundled_photographs(PROOF) if folder is None else photographs_in(folder), spec)
+    silent = faultless_looking(given.pixels)
+    kept = [place for place in range(len(given.names)) if place not in silent]
+    for place, reason in silent.items():
+        say(f"{given.names[place]} is {reason} and could not show a fault; it proves nothing and is left out")
+    names, pixels = [given.names[place] for place in kept], [given.pixels[place] for place in kept]
+    if len(names) < MIN_TELLING:
+        say(f"{len(names)} photographs could show a fault, {MIN_TELLING} are needed: built-in ones join them")
+        more = _loaded(bundled_photographs(PROOF), spec)
+        names, pixels = [*names, *more.names], [*pixels, *more.pixels]
+    return Photographs(names=names, pixels=pixels)
 
 
 def _first_of(frames: FrameStore) -> Photographs:

@@ -56,6 +56,8 @@ def _verify(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
         engine=arguments.engine,
         threads=arguments.threads,
         picture=arguments.map or arguments.model / MAP_NAME,
+        # A model directory may be read only: then the map goes into the current folder.
+        alternative=None if arguments.map else Path(f"{arguments.model.resolve().name}.{MAP_NAME}"),
     )
     if report.failed:
         # What was measured is worth more than the message alone.

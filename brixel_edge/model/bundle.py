@@ -7,7 +7,10 @@ inside a graph.
 
 from __future__ import annotations
 
+import glob
 import json
+import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -25,6 +28,7 @@ from brixel_edge.model.spec import ModelSpec
 MANIFEST_NAME = "model.json"
 FAILURE_NAME = "failed.json"
 PASSED_SUFFIX = ".passed.json"  # notes of a device that an engine has passed there; no part of the model
+_REMAINS = re.compile(r"\.(old\.)?[a-z0-9_]{8}")  # of tempfile.mkdtemp
 ORT_INT8_NAME = "graph.int8.ort.onnx"
 DEFAULT_MODEL = Path(__file__).parents[1] / "default.onnx"
 
@@ -153,9 +157,11 @@ def staged_directory(out: Path) -> Iterator[Path]:
         raise BundleError(f"{out} exists and is not a model directory; choose another --out or remove it")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
+        _clear_remains(out)
         stage = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     except OSError as error:
         raise BundleError(f"nothing can be written at {out} ({error.strerror}); choose another --out") from error
+    lock = _locked(stage)
     try:
         stage.chmod(0o755)
         yield stage
@@ -168,6 +174,39 @@ def staged_directory(out: Path) -> Iterator[Path]:
             stage.replace(out)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _locked(folder: Path) -> int | None:
+    """Hold a folder until the handle is closed or the process ends, however it ends; None where that cannot be."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
+
+
+def _clear_remains(out: Path) -> None:
+    """Remove what killed exports to `out` have left beside it; those that still run are left alone.
+
+    An export that was killed while it took the place of an earlier model has left that one in its hidden folder: it is
+    put back.
+    """
+    for folder in out.parent.glob(f".{glob.escape(out.name)}.*"):
+        handle = _locked(folder) if folder.is_dir() and _REMAINS.fullmatch(folder.name[len(out.name) + 1 :]) else None
+        if handle is None:
+            continue
+        if (folder / out.name / MANIFEST_NAME).is_file() and not out.exists():
+            (folder / out.name).replace(out)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
 
 
 def _is_replaceable(out: Path) -> bool:

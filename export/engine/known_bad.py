@@ -26,7 +26,12 @@ Pattern = Literal[
     "control-flow",
     "conv-transpose",
     "qdq",
+    "bf16-opset",
 ]
+
+# What the parser of TensorRT 10.0 and 10.1 documents ends at opset 20 (onnx-tensorrt docs/operators.md); 10.9 is the
+# first that is said to read 22, by a secondary source.
+FIRST_WITH_OPSET_22 = "10.9"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,6 +249,15 @@ TABLE: tuple[KnownBad, ...] = (
         advice="use a graph in fp16, or keep ConvTranspose in fp32",
     ),
     KnownBad(
+        thread="onnx/onnx-tensorrt docs/operators.md of 10.0 and 10.1",
+        pattern="bf16-opset",
+        since="8.5",
+        until=FIRST_WITH_OPSET_22,
+        precisions=("bf16",),
+        what="the parser ends at opset 20, and a bf16 graph of opset 22 is beyond it",
+        advice="export with --for the board, which writes bf16 at opset 18 with its convolutions in fp32",
+    ),
+    KnownBad(
         thread="NVIDIA/Model-Optimizer#167",
         pattern="qdq",
         since="8.5",
@@ -284,6 +298,7 @@ def graph_patterns(facts: GraphFacts) -> frozenset[Pattern]:
         "control-flow": has("If", "Loop", "Range", "NonZero"),
         "conv-transpose": has("ConvTranspose"),
         "qdq": has("QuantizeLinear", "DequantizeLinear"),
+        "bf16-opset": facts.opset > 20,
     }
     return frozenset(pattern for pattern, is_there in found.items() if is_there)
 
@@ -291,6 +306,13 @@ def graph_patterns(facts: GraphFacts) -> frozenset[Pattern]:
 def known_bad(target: BuildTarget, patterns: frozenset[Pattern]) -> tuple[KnownBad, ...]:
     """The rows that concern a graph with these patterns on this target, in the table's order."""
     return tuple(row for row in TABLE if row.pattern in patterns and row.concerns(target))
+
+
+def needs_early_bf16(target: BuildTarget) -> bool:
+    """Whether bf16 must be written at the fp32 graph's opset, with islands: the release does not read opset 22."""
+    if target.kind != "trt" or target.version is None:
+        return False
+    return version_tuple(target.version) < version_tuple(FIRST_WITH_OPSET_22)
 
 
 def default_sampler(target: BuildTarget) -> SamplerKind:

@@ -55,7 +55,12 @@ class Island:
 
 
 def find_islands(
-    model: onnx.ModelProto, ranges: Mapping[str, TensorRange], precision: Half, level: Level = "measured"
+    model: onnx.ModelProto,
+    ranges: Mapping[str, TensorRange],
+    precision: Half,
+    level: Level = "measured",
+    *,
+    keeps_opset: bool = False,
 ) -> list[Island]:
     """All islands, in the graph's order; a node has the first reason that applies.
 
@@ -64,6 +69,8 @@ def find_islands(
         ranges: of all its tensors.
         precision: bf16 has fp32's range, so that measured ranges matter to fp16 alone.
         level: how cautious to be.
+        keeps_opset: operators that have no bf16 at the graph's own opset stay in fp32, instead of a later opset that
+            has it.
     """
     found: dict[str, Island] = {}
 
@@ -79,6 +86,12 @@ def find_islands(
     add(_coordinates(model), "sampling coordinates: half precision cannot tell neighbouring places apart")
     add(_interpolation(model), "bilinear sampling")
     add((node for node in model.graph.node if node.op_type == "InstanceNormalization"), "statistics of GroupNorm")
+    if precision == "bf16" and keeps_opset:
+        opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+        add(
+            (node for node in model.graph.node if not _has_bf16(node.op_type, opset)),
+            f"opset {opset} has no bf16 for it",
+        )
     add(_long_softmaxes(model), f"softmax over more than {MAX_KEYS} keys")
     if level == "wide":
         add(_attention_scores(model), "wide: QK^T and softmax")
@@ -88,6 +101,13 @@ def find_islands(
         add((node for node in model.graph.node if _seen(node, ranges)[1] > UNDERFLOW_ERROR[level]), _too_small(level))
     order = {node.name: position for position, node in enumerate(model.graph.node)}
     return sorted(found.values(), key=lambda island: order[island.node])
+
+
+def _has_bf16(operator: str, opset: int) -> bool:
+    """Whether an operator takes bfloat16 at an opset, or has nothing to do with floats."""
+    constraints = onnx.defs.get_schema(operator, opset).type_constraints
+    kinds = [set(entry.allowed_type_strs) for entry in constraints if "tensor(float)" in entry.allowed_type_strs]
+    return all("tensor(bfloat16)" in allowed for allowed in kinds)
 
 
 def _seen(node: onnx.NodeProto, ranges: Mapping[str, TensorRange]) -> tuple[float, float]:

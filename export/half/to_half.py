@@ -36,7 +36,12 @@ _QDQ = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 
 def half_from_float(
-    model: onnx.ModelProto, precision: Half, islands: Collection[str], *, output: Half | None = None
+    model: onnx.ModelProto,
+    precision: Half,
+    islands: Collection[str],
+    *,
+    output: Half | None = None,
+    keeps_opset: bool = False,
 ) -> onnx.ModelProto:
     """Type a graph.
 
@@ -46,6 +51,7 @@ def half_from_float(
         islands: names of nodes that stay in fp32.
         output: type of the first output; None is fp32, which every reader takes. Further outputs keep the type that
             they are made in.
+        keeps_opset: bf16 at the opset of the fp32 graph; what has none there must be an island.
 
     Returns:
         the typed graph, without inferred shapes.
@@ -58,7 +64,9 @@ def half_from_float(
         raise BuildError("nodes of the fp32 graph have no names of their own; export it again")
     if unknown := sorted(set(islands) - set(names)):
         raise BuildError(f"no node is named {', '.join(unknown[:3])}; islands must be nodes of the graph")
-    typed = _Typing(model, precision, frozenset(islands)).run(ONNX_TYPES[output] if output else TensorProto.FLOAT)
+    typed = _Typing(model, precision, frozenset(islands), keeps_opset).run(
+        ONNX_TYPES[output] if output else TensorProto.FLOAT
+    )
     try:
         onnx.checker.check_model(typed, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -69,9 +77,10 @@ def half_from_float(
 class _Typing:
     """One pass over the nodes in order; holds the typed graph as far as it is made."""
 
-    def __init__(self, model: onnx.ModelProto, precision: Half, islands: frozenset[str]) -> None:
+    def __init__(self, model: onnx.ModelProto, precision: Half, islands: frozenset[str], keeps_opset: bool) -> None:
         self.model, self.precision, self.islands = model, precision, islands
         self.half = ONNX_TYPES[precision]
+        self.is_late = precision == "bf16" and not keeps_opset
         self.floats = {name for name, kind in element_types(model).items() if kind == TensorProto.FLOAT}
         self.initializers = {entry.name: entry for entry in model.graph.initializer}
         self.types: dict[str, int] = {}
@@ -89,14 +98,13 @@ class _Typing:
             shape = [dim.dim_value for dim in entry.type.tensor_type.shape.dim]
             outputs.append(helper.make_tensor_value_info(entry.name, self.types[entry.name], shape))
         graph = helper.make_graph(self.nodes, source.name, source.input, outputs, list(self.constants.values()))
-        is_bf16 = self.precision == "bf16"
-        opset = BF16_OPSET if is_bf16 else next(entry.version for entry in self.model.opset_import)
+        opset = BF16_OPSET if self.is_late else next(entry.version for entry in self.model.opset_import)
         if any(node.op_type in _QDQ for node in source.node):
             opset = max(opset, QDQ_OPSET)
         result = helper.make_model(
             graph,
             opset_imports=[helper.make_opsetid("", opset)],
-            ir_version=BF16_IR_VERSION if is_bf16 else self.model.ir_version,
+            ir_version=BF16_IR_VERSION if self.is_late else self.model.ir_version,
             producer_name=self.model.producer_name,
         )
         result.metadata_props.extend(self.model.metadata_props)
@@ -116,7 +124,7 @@ class _Typing:
         made = [name for name in node.output if name in self.floats]
         if made and node.op_type == "Cast":
             _set_attribute(typed, helper.make_attribute("to", wanted))
-        if node.op_type == "GridSample" and self.precision == "bf16":
+        if node.op_type == "GridSample" and self.is_late:
             _set_attribute(typed, helper.make_attribute("mode", "linear"))  # what opset 20 calls bilinear
         self.nodes.append(typed)
         self.types.update(dict.fromkeys(made, wanted))

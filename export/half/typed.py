@@ -24,6 +24,7 @@ def write_typed(
     *,
     photographs: Sequence[str],
     output: Half | None = None,
+    keeps_opset: bool = False,
 ) -> Islands:
     """Write a graph in a lowering's types.
 
@@ -34,6 +35,7 @@ def write_typed(
         out: file to write.
         photographs: that the ranges were measured on.
         output: type of the features; None is fp32.
+        keeps_opset: bf16 at the opset of the fp32 graph, for TensorRT before 10.9.
 
     Returns:
         what stayed in fp32.
@@ -43,8 +45,10 @@ def write_typed(
     """
     precision: Half = "bf16" if lowering.precision == "bf16" else "fp16"
     level = lowering.islands or "measured"
-    islands = find_islands(model, ranges, precision, level)
-    typed = half_from_float(model, precision, [island.node for island in islands], output=output)
+    islands = find_islands(model, ranges, precision, level, keeps_opset=keeps_opset)
+    typed = half_from_float(
+        model, precision, [island.node for island in islands], output=output, keeps_opset=keeps_opset
+    )
     # Never into a file that is there: a board links the files of a directory instead of copying them.
     write_atomically(out, with_digest(typed.SerializeToString(deterministic=True)))
     return Islands(level=level, photographs=tuple(photographs), nodes=len(islands), reasons=_by_reason(islands))

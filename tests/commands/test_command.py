@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import errno
 import importlib
 import json
 import logging
@@ -54,6 +55,17 @@ def test_a_result_is_json_for_machines(capsys):
 def test_each_error_is_one_line_and_its_code(error, code, capsys):
     assert run_command(parser(), failing_with(error), []) == code
     assert capsys.readouterr() == ("", "brixel-test: error: no\n")
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [(errno.ENOSPC, "the disk is full; free some space, or write elsewhere (out.brixel)"), (errno.EROFS, "read only")],
+)
+def test_a_full_disk_is_one_line_and_its_code(number, message, capsys):
+    error = OSError(number, "words of the system", "out.brixel")
+    assert run_command(parser(), failing_with(error), []) == 2
+    captured = capsys.readouterr().err
+    assert message in captured and "internal error" not in captured and captured.count("\n") == 1
 
 
 def test_a_message_of_several_lines_becomes_one(capsys):

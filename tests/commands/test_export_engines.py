@@ -23,7 +23,7 @@ from brixel_edge.export.graph.fuse import spec_from_student
 from brixel_edge.export.judges import RoundingJudge
 from brixel_edge.machine.files import sha256_of
 from brixel_edge.model.bundle import graph_name, open_bundle
-from brixel_edge.model.engine_choice import engine_choice
+from brixel_edge.model.engine_choice import engine_choices
 from brixel_edge.model.engine_file import EngineReport, identity_from_name
 from brixel_edge.model.receipt import SCHEMA_PATH
 from brixel_edge.model.receipt_sections import EngineCost, Int8, Int8Cost
@@ -155,7 +155,7 @@ def export(tmp_path, mini_student, mini_graph, mini_images):
             out=out,
             student=mini_student,
             spec=spec,
-            engines=(engine_choice(engine),),
+            engines=engine_choices(engine),
             photographs=Photographs(names=["a"], pixels=mini_images[:1]),
             ranging=Photographs(names=["c"], pixels=mini_images[2:3]),
             builder=builder,
@@ -209,6 +209,18 @@ def test_int8_for_tensorrt_is_fp16_around_its_integers(export, mini_graph, mini_
     assert receipt.islands[QDQ_GRAPH].level == "measured"
     assert receipt.parity[QDQ_GRAPH].backend == "onnxruntime, every half tensor rounded"
     assert receipt.parity[QDQ_GRAPH].gate == receipt.parity["engine.sm86.rtx1.7.1.int8.plan"].gate == "int8"
+
+
+def test_a_list_of_engines_is_one_directory_with_a_receipt_of_each(export):
+    receipt, out = export(ActedBuilder(runs=True), "trt-rtx,onnx-bf16,onnx")
+    assert {"graph.fp32.onnx", "graph.fp16.onnx", "graph.bf16.onnx"} <= set(receipt.files)
+    asked = [receipt.requested, *(receipt.also_requested or ())]
+    made = [("trt-rtx", "fp16"), ("onnx-bf16", "bf16"), ("onnx", "fp32")]
+    assert [(entry.engine, entry.made.precision) for entry in asked] == made
+    assert [(attempt.engine, attempt.precision) for attempt in receipt.attempts] == made
+    assert set(receipt.parity) == {name for name in receipt.files if name.endswith((".onnx", ".plan"))}
+    for name in receipt.files:
+        open_bundle(out).file(name)
 
 
 def test_a_wrong_engine_is_not_shipped(export, tmp_path):

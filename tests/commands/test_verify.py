@@ -41,6 +41,21 @@ def test_every_engine_that_runs_here_passes_and_the_map_is_written(model, capsys
     assert picture.shape[0] > 256 * len(engines)
 
 
+def test_a_directory_that_cannot_be_written_to_keeps_no_figures_back(model, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (model / "verify.png").mkdir()  # as a read-only folder does, it takes no file of that name
+    assert main([str(model), "--engine", "onnx"]) == 0
+    captured = capsys.readouterr()
+    assert "graph.fp32.onnx, ort" in captured.out and "difference map: m.brixel.verify.png" in captured.out
+    assert (tmp_path / "m.brixel.verify.png").is_file()
+    assert "cannot be written; the difference map is m.brixel.verify.png" in captured.err
+    (tmp_path / "m.brixel.verify.png").unlink()
+    (tmp_path / "m.brixel.verify.png").mkdir()
+    assert main([str(model), "--engine", "onnx"]) == 0
+    assert "difference map: none" in capsys.readouterr().out
+    assert main([str(model), "--engine", "onnx", "--map", str(model / "verify.png")]) == 2
+
+
 def test_a_changed_engine_is_exit_5_and_shows_in_the_map(model, capsys, tmp_path):
     spoil(model, 1.5)
     assert main([str(model), "--engine", "onnx-fp16", "--map", str(tmp_path / "d.png")]) == 5
