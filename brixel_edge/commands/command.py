@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import errno
 import functools
+import io
 import json
 import logging
 import os
@@ -70,6 +71,9 @@ def run_command(parser: argparse.ArgumentParser, command: Command, argv: list[st
     """
     # Replaced on this one parser: a class of ours would be a second thing that every command has to know.
     parser.error = functools.partial(_usage_error, parser)  # type: ignore[method-assign]  # argparse has no hook
+    if argv is None and isinstance(sys.stdout, io.TextIOWrapper):
+        # A name with an accent must not end a run where stdout is ASCII; stderr does this by itself.
+        sys.stdout.reconfigure(errors="backslashreplace")
     arguments = parser.parse_args(argv)
     level = logging.DEBUG if arguments.debug else logging.WARNING
     try:

@@ -175,3 +175,18 @@ def test_every_flag_that_a_message_names_exists():
                     named |= {(flag, path.name) for flag in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", node.value)}
     assert len(named) > 50
     assert {(flag, name) for flag, name in named if flag not in known | FOREIGN} == set()
+
+
+def test_an_ascii_terminal_gets_names_with_accents_escaped(tmp_path):
+    import os
+
+    code = (
+        "import argparse\nfrom brixel_edge.commands.command import add_common_arguments, run_command\n"
+        "parser = argparse.ArgumentParser(prog='brixel-test')\nadd_common_arguments(parser)\n"
+        "run_command(parser, lambda _: ({}, 'caf\\u00e9.jpg'))"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=60
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (0, "caf\\xe9.jpg\n", "")
