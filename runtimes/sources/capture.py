@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections import deque
+from statistics import median
 
 import cv2
 import numpy as np
@@ -19,6 +21,9 @@ _READ_TIMEOUT_MS = 5000
 _PAUSE_S, _WAITED_S, _LONGEST_DRAIN_S = 0.2, 0.005, 1.0
 # FFmpeg gives the first frames of a stream one stamp; one that stands still for longer is no clock.
 _STANDING_FRAMES = 10
+# FFmpeg gives out a frame of most codecs when the next one begins: it is older by one interval, which is the middle one
+# of the last few, since stalls lengthen some.
+_INTERVALS, _LONGEST_INTERVAL_S = 15, 1.0
 # A driver's stamps are `time.monotonic()`'s where they lie so little before now.
 _DRIVER_AGE_S = 10.0
 
@@ -53,6 +58,8 @@ class Capture:
         self._capture = capture
         self._address = address
         self._clock = StreamClock(opened_s) if self._has_stamps() else None
+        self._is_held_back = address.timeouts and not self._is_jpeg()
+        self._intervals_s: deque[float] = deque(maxlen=_INTERVALS)
         self._last_grab_s, self._standing = opened_s, 0
         self.t_capture_s = opened_s
         self.t_stream_s: float | None = None
@@ -63,12 +70,14 @@ class Capture:
         self.size = f"{capture.get(cv2.CAP_PROP_FRAME_WIDTH):.0f}x{capture.get(cv2.CAP_PROP_FRAME_HEIGHT):.0f}"
         self.backend = capture.getBackendName()
 
+    def _is_jpeg(self) -> bool:
+        fourcc = int(self._capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little", signed=True)
+        return fourcc.upper() == b"MJPG"
+
     def _has_stamps(self) -> bool:
         """Whether stamps follow the sender's clock: FFmpeg makes up those of JPEGs over HTTP, one each 40 ms."""
-        if not self._address.timeouts:
-            return False
-        fourcc = int(self._capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little", signed=True)
-        return not (str(self._address.target).lower().startswith("http") and fourcc in (b"MJPG", b"mjpg"))
+        is_http = str(self._address.target).lower().startswith("http")
+        return self._address.timeouts and not (is_http and self._is_jpeg())
 
     def get(self, key: int) -> float:
         """A property of OpenCV."""
@@ -93,8 +102,11 @@ class Capture:
             if self._standing == _STANDING_FRAMES:
                 self._clock = None
             else:
+                if self._is_held_back and self.t_stream_s is not None and stamp_s > self.t_stream_s:
+                    self._intervals_s.append(min(stamp_s - self.t_stream_s, _LONGEST_INTERVAL_S))
+                held_s = median(self._intervals_s) if self._intervals_s else 0.0
                 stamp = self._clock.stamp(stamp_s, asked_s, arrival_s)
-                self.t_capture_s, self.t_stream_s = stamp.t_capture_s, stamp_s
+                self.t_capture_s, self.t_stream_s = stamp.t_capture_s - held_s, stamp_s
                 self.is_sure, self.is_new_line = stamp.is_sure, stamp.is_new_line
                 return
         self.is_sure, self.is_new_line = True, False
