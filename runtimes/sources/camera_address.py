@@ -43,7 +43,8 @@ def is_camera_address(text: str) -> bool:
     return name.isdigit() or name.startswith("/dev/video") or name.startswith("/dev/v4l/")
 
 
-def _has_gstreamer() -> bool:
+def has_gstreamer_in_cv2() -> bool:
+    """Whether this cv2 is built with GStreamer; JetPack's and Debian's are."""
     return re.search(r"GStreamer:\s+YES", cv2.getBuildInformation()) is not None
 
 
@@ -74,7 +75,7 @@ def parse_camera(text: str) -> CameraAddress:
         SpecError: a mode that cannot be read.
     """
     if text.startswith("gst:"):
-        if not _has_gstreamer():
+        if not has_gstreamer_in_cv2():
             raise BackendMissing(
                 "gst: needs a cv2 with GStreamer, and the one from PyPI has none: uninstall opencv-python-headless and "
                 "use JetPack's or your distribution's (python3-opencv) in an environment with system site packages"

@@ -2,7 +2,8 @@
 
     0, /dev/video2                   a camera; `0?width=1280&height=720&fps=30&fourcc=MJPG` asks it for a mode
     rtsp://..., http://..., udp://... a network stream
-    gst:<pipeline> ! appsink          GStreamer, where cv2 is built with it
+    gst:<pipeline>                    GStreamer, in a process of its own (python3-gi), or a cv2 that is built with it
+    csi:0?width=1280&height=720       a Jetson's CSI camera, the same way
     clip.mp4, folder/, 'dir/*.jpg'    files, every frame of them
     demo:                             a slow pan and zoom over photographs that come along
     test:pattern, test:clock          a moving disc; the time painted into the pixels, readable by `read_time`
@@ -19,9 +20,15 @@ from brixel_edge.errors import BundleError, SpecError
 from brixel_edge.image.reading import IMAGE_SUFFIXES
 from brixel_edge.machine.addresses import label_from_address
 from brixel_edge.runtimes.sources.camera import open_camera
-from brixel_edge.runtimes.sources.camera_address import is_camera_address
+from brixel_edge.runtimes.sources.camera_address import has_gstreamer_in_cv2, is_camera_address
+from brixel_edge.runtimes.sources.child import ChildSource
 from brixel_edge.runtimes.sources.demo import DEMO, DemoSource
 from brixel_edge.runtimes.sources.frames import FrameSource
+from brixel_edge.runtimes.sources.gstreamer import (
+    has_gstreamer_bindings,
+    is_gstreamer_address,
+    pipeline_from_address,
+)
 from brixel_edge.runtimes.sources.images import ImageFiles, images_from_folder, images_from_glob
 from brixel_edge.runtimes.sources.patterns import PatternSource
 from brixel_edge.runtimes.sources.video import VideoFile, is_file_url
@@ -40,7 +47,7 @@ def open_source(text: str, reconnect_s: float = 30.0) -> FrameSource:
     Raises:
         SourceError: a camera or stream that does not open.
         BundleError: a file that is missing or neither video nor image, a folder without images.
-        BackendMissing: `gst:` without GStreamer in cv2.
+        BackendMissing: `gst:` and `csi:` without GStreamer's bindings or a cv2 that has it.
         SpecError: a camera mode that cannot be read.
     """
     if not text.strip():
@@ -49,7 +56,11 @@ def open_source(text: str, reconnect_s: float = 30.0) -> FrameSource:
         return DemoSource()
     if text.startswith("test:"):
         return PatternSource(text)
-    if text.startswith("gst:") or is_camera_address(text) or (_URL.match(text) and not is_file_url(text)):
+    if is_gstreamer_address(text) and (has_gstreamer_bindings() or not has_gstreamer_in_cv2()):
+        return ChildSource(text, reconnect_s)
+    if is_gstreamer_address(text):
+        return open_camera(f"gst:{pipeline_from_address(text)}", reconnect_s)
+    if is_camera_address(text) or (_URL.match(text) and not is_file_url(text)):
         return open_camera(text, reconnect_s)
     if _URL.match(text):
         return VideoFile(text)

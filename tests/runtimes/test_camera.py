@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from brixel_edge.errors import BackendMissing, SourceError, SpecError
-from brixel_edge.runtimes.sources import camera, camera_address, capture
+from brixel_edge.runtimes.sources import camera, camera_address, capture, opening
 from brixel_edge.runtimes.sources.camera import CameraSource
 from brixel_edge.runtimes.sources.camera_address import CameraAddress, is_camera_address, parse_camera
 from brixel_edge.runtimes.sources.diagnosis import Failure
@@ -117,10 +117,24 @@ def test_passwords_are_not_shown(fake):
     assert fake.opened[0].target == "rtsp://me:secret@10.0.0.7/1"
 
 
-def test_gstreamer_is_asked_of_cv2(monkeypatch):
+def test_gstreamer_is_asked_of_its_own_bindings_and_then_of_cv2(monkeypatch):
+    """Bindings first; else a cv2 that has it; else the child says what to install."""
+    taken = []
+    monkeypatch.setattr(opening, "ChildSource", lambda text, _: taken.append(("child", text)))
+    monkeypatch.setattr(opening, "open_camera", lambda text, _: taken.append(("cv2", text)))
+    for has_bindings, has_cv2 in [(True, True), (True, False), (False, True), (False, False)]:
+        monkeypatch.setattr(opening, "has_gstreamer_bindings", lambda has=has_bindings: has)
+        monkeypatch.setattr(opening, "has_gstreamer_in_cv2", lambda has=has_cv2: has)
+        open_source("gst:videotestsrc")
+    tail = "videoconvert ! video/x-raw,format=BGR ! appsink name=brixel drop=true max-buffers=1 sync=false"
+    assert [who for who, _ in taken] == ["child", "child", "cv2", "child"]
+    assert taken[2][1] == f"gst:videotestsrc ! {tail}"
+
+
+def test_a_cv2_without_gstreamer_is_refused(monkeypatch):
     monkeypatch.setattr(camera_address.cv2, "getBuildInformation", lambda: "    GStreamer:      NO\n")
     with pytest.raises(BackendMissing, match="uninstall opencv-python-headless and use JetPack's"):
-        open_source("gst:videotestsrc ! appsink")
+        parse_camera("gst:videotestsrc ! appsink")
     monkeypatch.setattr(camera_address.cv2, "getBuildInformation", lambda: "    GStreamer:      YES (1.22)\n")
     address = parse_camera("gst: videotestsrc ! appsink")
     assert (address.target, address.backend) == ("videotestsrc ! appsink", cv2.CAP_GSTREAMER)
