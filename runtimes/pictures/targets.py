@@ -9,7 +9,6 @@ from brixel_edge.errors import BundleError
 
 # Those that both writers can make; AVI has no time stamps, so OpenCV writes it.
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi")
-FEATURES_SUFFIX = ".mcap"
 # Less than a second of pictures; a disk that has no room for it will have none for a recording.
 _TRIED_BYTES = 1 << 18
 
@@ -24,11 +23,11 @@ def check_target(path: Path, *, is_replacing: bool = False) -> None:
     Raises:
         BundleError: the message says what to type.
     """
-    if path.suffix.lower() in (*VIDEO_SUFFIXES, FEATURES_SUFFIX):
+    if path.suffix.lower() in VIDEO_SUFFIXES:
         _check_file(path, is_replacing)
         folder = path.parent
     elif path.suffix:
-        allowed = ", ".join((*VIDEO_SUFFIXES, FEATURES_SUFFIX))
+        allowed = ", ".join(VIDEO_SUFFIXES)
         raise BundleError(
             f"--save {path}: {path.suffix} is none of {allowed}; a name without suffix is a folder of PNGs"
         )

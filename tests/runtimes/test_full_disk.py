@@ -183,7 +183,7 @@ def test_a_full_disk_is_found_before_the_model_is_loaded(small_disk, capsys, mon
     assert [entry.name for entry in small_disk.iterdir()] == ["ballast"]
 
 
-@pytest.mark.parametrize("name", ["out.mp4", "out.avi", "features.mcap"])
+@pytest.mark.parametrize("name", ["out.mp4", "out.avi"])
 def test_nothing_is_overwritten_without_force(tmp_path, name, capsys):
     path = tmp_path / name
     path.write_text("mine")
