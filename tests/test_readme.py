@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shlex
@@ -102,6 +103,10 @@ def test_export_commands_write_what_they_name(workshop):
     assert exports
     for command in exports:
         result = run(command, workshop)
+        if "--from" in command and importlib.util.find_spec("tensorrt") is None:
+            assert result.returncode == 3, f"{command}: {result.stderr}"  # it is for the board
+            assert "needs TensorRT: on Jetson" in result.stderr
+            continue
         assert result.returncode == 0, f"{command}: {result.stderr}"
         out = workshop / shlex.split(command)[shlex.split(command).index("--out") + 1]
         assert (out / "model.json").is_file()

@@ -110,7 +110,15 @@ except KeyboardInterrupt:
 
 
 def interrupted(command, number, cwd, line="go"):
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd)
+    # A suite that runs in the background of a shell has SIGINT ignored, and its children would have it too.
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=cwd,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         assert process.stdout is not None
         assert process.stdout.readline().strip() == line
@@ -174,6 +182,7 @@ def test_what_is_opened_after_ctrl_c_is_closed_again():
             self.closed.set()
 
     cameras = []
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(waiting, "_GRACE_S", 0.0)
         patch.setattr(waiting, "_POLL_S", 0.01)
@@ -181,6 +190,7 @@ def test_what_is_opened_after_ctrl_c_is_closed_again():
         timer.start()
         with pytest.raises(KeyboardInterrupt):
             waiting.result_of(Camera)
+    signal.signal(signal.SIGINT, before)
     may_open.set()
     assert opened.wait(30)
     assert cameras[0].closed.wait(30)
