@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import mmap
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
 from brixel_edge.errors import BundleError
+from brixel_edge.model.protobuf import fields, integer, messages, text
 from brixel_edge.model.spec import Precision
 
 Facts = TypeVar("Facts")
@@ -127,74 +128,27 @@ class GraphFacts:
         return frozenset(found - {""})
 
 
-def _varint(data: memoryview, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if not byte & 0x80:
-            return value, position
-        shift += 7
-
-
-def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Field number and value of one protobuf message; bytes come as views, fixed-width values are left out."""
-    position, end = 0, len(data)
-    while position < end:
-        tag, position = _varint(data, position)
-        wire = tag & 7
-        if wire == 0:
-            value, position = _varint(data, position)
-            yield tag >> 3, value
-        elif wire == 2:
-            length, position = _varint(data, position)
-            if position + length > end:
-                raise IndexError
-            yield tag >> 3, data[position : position + length]
-            position += length
-        elif wire in (1, 5):
-            position += 8 if wire == 1 else 4
-            yield tag >> 3, 0
-        else:
-            raise IndexError
-
-
-def _text(value: int | memoryview) -> str:
-    return bytes(value).decode() if isinstance(value, memoryview) else ""
-
-
-def _messages(data: memoryview, number: int) -> Iterator[memoryview]:
-    for field, value in _fields(data):
-        if field == number and isinstance(value, memoryview):
-            yield value
-
-
-def _integer(data: memoryview, number: int) -> int:
-    return next((value for field, value in _fields(data) if field == number and isinstance(value, int)), 0)
-
-
 def _name(data: memoryview, number: int) -> str:
-    return next((_text(value) for field, value in _fields(data) if field == number), "")
+    return next((text(value) for field, value in fields(data) if field == number), "")
 
 
 def _tensor_facts(data: memoryview) -> TensorFacts:
     """A ValueInfoProto; a symbolic dimension is -1."""
     dtype, shape = "unknown", ()
-    for type_proto in _messages(data, _VALUE_TYPE):
-        for tensor in _messages(type_proto, _TYPE_TENSOR):
-            dtype = _TYPE_NAMES.get(_integer(tensor, _TENSOR_ELEMENT), "unknown")
-            dims = [dim for dims in _messages(tensor, _TENSOR_SHAPE) for dim in _messages(dims, _SHAPE_DIM)]
-            shape = tuple(_integer(dim, _DIM_VALUE) or -1 for dim in dims)
+    for type_proto in messages(data, _VALUE_TYPE):
+        for tensor in messages(type_proto, _TYPE_TENSOR):
+            dtype = _TYPE_NAMES.get(integer(tensor, _TENSOR_ELEMENT), "unknown")
+            dims = [dim for dims in messages(tensor, _TENSOR_SHAPE) for dim in messages(dims, _SHAPE_DIM)]
+            shape = tuple(integer(dim, _DIM_VALUE) or -1 for dim in dims)
     return TensorFacts(name=_name(data, _VALUE_NAME), dtype=dtype, shape=shape)
 
 
 def _attribute_type(data: memoryview) -> str | None:
     """The type that an attribute decides: a Cast's `to`, or that of a constant tensor or number."""
     name = _name(data, _ATTRIBUTE_NAME)
-    for field, value in _fields(data):
+    for field, value in fields(data):
         if field == _ATTRIBUTE_TENSOR and isinstance(value, memoryview):
-            return _TYPE_NAMES.get(_integer(value, _TENSOR_TYPE), "unknown")
+            return _TYPE_NAMES.get(integer(value, _TENSOR_TYPE), "unknown")
         if field == _ATTRIBUTE_INT and name == "to" and isinstance(value, int):
             return _TYPE_NAMES.get(value, "unknown")
         if name.startswith("value_"):
@@ -214,9 +168,9 @@ class _Node:
 def _node(data: memoryview) -> _Node:
     texts: dict[int, list[str]] = {_NODE_INPUT: [], _NODE_OUTPUT: [], _NODE_NAME: [], _NODE_OP: []}
     attribute_type = None
-    for field, value in _fields(data):
+    for field, value in fields(data):
         if field in texts:
-            texts[field].append(_text(value))
+            texts[field].append(text(value))
         elif field == _NODE_ATTRIBUTE and isinstance(value, memoryview):
             attribute_type = _attribute_type(value) or attribute_type
     return _Node(
@@ -255,17 +209,17 @@ def _facts(model: memoryview) -> GraphFacts:
     nodes: list[_Node] = []
     facts: list[NodeFacts] = []
     inputs, outputs = [], []
-    for entry in _messages(model, _MODEL_OPSET):
+    for entry in messages(model, _MODEL_OPSET):
         if not _name(entry, _OPSET_DOMAIN):
-            opset = _integer(entry, _OPSET_VERSION)
-    graph = next(_messages(model, _MODEL_GRAPH))
-    for field, value in _fields(graph):
+            opset = integer(entry, _OPSET_VERSION)
+    graph = next(messages(model, _MODEL_GRAPH))
+    for field, value in fields(graph):
         if not isinstance(value, memoryview):
             continue
         if field == _GRAPH_NODE:
             nodes.append(_node(value))
         elif field == _GRAPH_INITIALIZER:
-            types[_name(value, _TENSOR_NAME)] = _TYPE_NAMES.get(_integer(value, _TENSOR_TYPE), "unknown")
+            types[_name(value, _TENSOR_NAME)] = _TYPE_NAMES.get(integer(value, _TENSOR_TYPE), "unknown")
         elif field in (_GRAPH_INPUT, _GRAPH_OUTPUT):
             (inputs if field == _GRAPH_INPUT else outputs).append(_tensor_facts(value))
     types.update({tensor.name: tensor.dtype for tensor in inputs})
@@ -309,6 +263,6 @@ def graph_ends(path: Path) -> tuple[tuple[TensorFacts, ...], tuple[TensorFacts, 
 
 
 def _ends(model: memoryview) -> tuple[tuple[TensorFacts, ...], tuple[TensorFacts, ...]]:
-    graph = next(_messages(model, _MODEL_GRAPH))
-    inputs = tuple(_tensor_facts(value) for value in _messages(graph, _GRAPH_INPUT))
-    return inputs, tuple(_tensor_facts(value) for value in _messages(graph, _GRAPH_OUTPUT))
+    graph = next(messages(model, _MODEL_GRAPH))
+    inputs = tuple(_tensor_facts(value) for value in messages(graph, _GRAPH_INPUT))
+    return inputs, tuple(_tensor_facts(value) for value in messages(graph, _GRAPH_OUTPUT))

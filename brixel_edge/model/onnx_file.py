@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from brixel_edge.errors import BundleError
+from brixel_edge.model.protobuf import BYTES, HEAD_BYTES, VARINT, fields, read_head, text
 from brixel_edge.model.spec import ModelSpec
 
 SPEC_KEY = "brixel.spec"
@@ -30,47 +31,10 @@ _MAX_ENTRY_BYTES = 1 << 20
 _BLOCK_BYTES = 1 << 20
 
 
-def _varint(stream: BinaryIO) -> int:
-    value = shift = 0
-    while True:
-        byte = stream.read(1)
-        if not byte or shift > 63:
-            raise EOFError
-        value |= (byte[0] & 0x7F) << shift
-        if not byte[0] & 0x80:
-            return value
-        shift += 7
-
-
-def _skip(stream: BinaryIO, wire_type: int) -> int | None:
-    """Skip a value that is not length-delimited, or give the length of one that is."""
-    if wire_type == 2:
-        return _varint(stream)
-    if wire_type == 0:
-        _varint(stream)
-    elif wire_type in (1, 5):
-        stream.seek(8 if wire_type == 1 else 4, 1)
-    else:
-        raise EOFError
-    return None
-
-
 def _entry(data: bytes) -> tuple[str, str]:
     """One key and value from a serialised StringStringEntryProto."""
-    fields: dict[int, str] = {}
-    position = 0
-    while position < len(data):
-        tag, position = data[position], position + 1
-        length = shift = 0
-        while True:
-            byte, position = data[position], position + 1
-            length |= (byte & 0x7F) << shift
-            shift += 7
-            if not byte & 0x80:
-                break
-        fields[tag >> 3] = data[position : position + length].decode()
-        position += length
-    return fields.get(_KEY_FIELD, ""), fields.get(_VALUE_FIELD, "")
+    texts = {number: text(value) for number, value in fields(memoryview(data))}
+    return texts.get(_KEY_FIELD, ""), texts.get(_VALUE_FIELD, "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,19 +51,21 @@ def _top_level(stream: BinaryIO, size: int) -> Iterator[_Field]:
     """The fields of an ONNX model, in order; the stream may be moved between them.
 
     Raises:
-        EOFError, IndexError, UnicodeDecodeError: it is no protobuf message, or cut short.
+        IndexError, UnicodeDecodeError: it is no protobuf message, or cut short.
     """
     position = 0
     while position < size:
         start = stream.seek(position)
-        tag = _varint(stream)
-        length = _skip(stream, tag & 7)
-        position = stream.tell() + (length or 0)
+        number, wire, length, head = read_head(memoryview(stream.read(HEAD_BYTES)), 0)
+        value = start + head
+        position = value if wire == VARINT else value + length
         if position > size:
-            raise EOFError
-        is_entry = tag >> 3 == _METADATA_FIELD and length is not None and length <= _MAX_ENTRY_BYTES
-        entry = _entry(stream.read(length)) if is_entry and length else None
-        yield _Field(number=tag >> 3, start=start, end=position, entry=entry)
+            raise IndexError
+        entry = None
+        if number == _METADATA_FIELD and wire == BYTES and 0 < length <= _MAX_ENTRY_BYTES:
+            stream.seek(value)
+            entry = _entry(stream.read(length))
+        yield _Field(number=number, start=start, end=position, entry=entry)
 
 
 def read_onnx_metadata(path: str | Path) -> dict[str, str]:
@@ -118,7 +84,7 @@ def read_onnx_metadata(path: str | Path) -> dict[str, str]:
             for field in _top_level(stream, path.stat().st_size):
                 has_graph |= field.number == _GRAPH_FIELD
                 entries.update([field.entry] if field.entry is not None else [])
-    except (EOFError, IndexError, UnicodeDecodeError) as error:
+    except (IndexError, UnicodeDecodeError) as error:
         raise BundleError(
             f"{path} is not an ONNX model, or is cut short; export it again with brixel-export"
         ) from error
