@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,16 @@ TITLES = {"ort": "ONNX Runtime", "openvino": "OpenVINO", "trt": "ONNX Runtime, a
 FLOOR = 1e-8  # of what a logarithmic axis shows
 
 
-def draw_curve(record: dict[str, Any], path: Path) -> None:
+def draw_curve(record: dict[str, Any], curve_ms: Mapping[str, float], path: Path) -> None:
     """Draw losses over nodes in INT8, predicted as a line and measured as marks, and latency beneath.
 
     Args:
         record: what curve.json holds.
+        curve_ms: nodes in INT8 -> latency [ms]; empty for none.
         path: picture to write.
     """
     title, chosen = TITLES[record["target"]], record["chosen_int8_nodes"]
-    timed = [point for point in record["measured"] if point["latency_ms"] is not None]
+    timed = [(int(nodes), latency_ms) for nodes, latency_ms in curve_ms.items()]
     figure = Figure(figsize=(7, 5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(2 if timed else 1, 1, sharex=True, squeeze=False)[:, 0]
@@ -39,8 +41,8 @@ def draw_curve(record: dict[str, Any], path: Path) -> None:
     axes[0].set_ylabel("1 - mean cosine")
     axes[0].legend(fontsize="small")
     if timed:
-        latencies = [point["latency_ms"] for point in timed]
-        axes[1].plot([point["int8_nodes"] for point in timed], latencies, "o-")
+        latencies = [latency_ms for _, latency_ms in timed]
+        axes[1].plot([nodes for nodes, _ in timed], latencies, "o-")
         axes[1].set_ylabel(f"latency in {title} [ms]")
         axes[1].set_ylim(0, 1.15 * max(latencies))
     for axis in axes:
@@ -54,7 +56,10 @@ def main() -> None:
     parser.add_argument("model", type=Path, help="model directory of brixel-export --engine onnx-int8 --calib")
     parser.add_argument("--out", type=Path, default=Path("curve.png"))
     arguments = parser.parse_args()
-    draw_curve(json.loads((arguments.model / "curve.json").read_text(encoding="utf-8")), arguments.out)
+    curve, receipt = (
+        json.loads((arguments.model / name).read_text(encoding="utf-8")) for name in ("curve.json", "model.json")
+    )
+    draw_curve(curve, receipt["measured"]["int8"].get("curve_ms") or {}, arguments.out)
 
 
 if __name__ == "__main__":

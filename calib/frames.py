@@ -1,4 +1,4 @@
-"""Which frames to calibrate on: a reproducible sample, known by its hashes, split into disjoint parts.
+"""Which frames to calibrate on: a reproducible sample, known by its hashes.
 
 Frames reach this module at the graph's size. Memory does not grow with their number: they lie in a file and are read
 one by one. Real frames of the robot's own camera are wanted, dark and overexposed ones too; flat ones give useless
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import logging
 import tempfile
 import weakref
 from collections.abc import Iterable, Iterator
@@ -20,12 +19,22 @@ from numpy.typing import NDArray
 
 from brixel_edge.errors import SpecError
 
-log = logging.getLogger(__name__)
-
 Image = NDArray[np.uint8]
 MIN_FRAMES = 8
-WARN_FRAMES = 16  # fewer for calibration cost accuracy: measured cosine 0.9973 with 1, 0.9991 with 8, 0.9992 from 16
 FLAT_LEVELS = 3.0  # a frame whose standard deviation is lower shows nothing
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Shot:
+    """A frame and when a film showed it.
+
+    Attributes:
+        image: uint8 (H, W, 3).
+        t_s: its place on the film's time line [s]; None for a photograph.
+    """
+
+    image: Image = field(repr=False)
+    t_s: float | None = None
 
 
 def frame_hash(frame: Image) -> str:
@@ -54,29 +63,29 @@ class FrameFile:
 
 
 def sample_frames(
-    source: Iterable[Image], count: int, seed: int, *, horizon: int = 2000, pool: int = 4
-) -> Iterator[Image]:
+    source: Iterable[Shot], count: int, seed: int, *, horizon: int = 2000, pool: int = 4
+) -> Iterator[Shot]:
     """A diverse, reproducible sample of a stream.
 
     A seeded reservoir keeps `pool * count` of the first `horizon` frames, on disk; of those, farthest-point selection
     on 8x8 thumbnails takes `count`, because different frames beat more frames.
 
     Args:
-        source: uint8 (H, W, 3) frames, all of one size; may be endless.
+        source: frames, all of one size; may be endless.
         count: frames wanted.
         seed: of the reservoir and of the first frame.
         horizon: how many frames of the source to look at.
         pool: candidates per wanted frame.
     """
     rng = np.random.default_rng(seed)
-    kept, thumbnails = FrameFile(), np.empty((0, 192), np.float32)
-    for position, frame in enumerate(itertools.islice(source, horizon)):
+    kept, times, thumbnails = FrameFile(), dict[int, float | None](), np.empty((0, 192), np.float32)
+    for position, shot in enumerate(itertools.islice(source, horizon)):
         slot = position if position < pool * count else int(rng.integers(position + 1))
         if slot < pool * count:
-            kept[slot] = frame
-            thumbnails = np.concatenate([thumbnails[:slot], thumbnail(frame)[None], thumbnails[slot + 1 :]])
+            kept[slot], times[slot] = shot.image, shot.t_s
+            thumbnails = np.concatenate([thumbnails[:slot], thumbnail(shot.image)[None], thumbnails[slot + 1 :]])
     for slot in _farthest_points(thumbnails, count, rng) if len(thumbnails) else []:
-        yield kept[slot]
+        yield Shot(image=kept[slot], t_s=times[slot])
 
 
 def thumbnail(frame: Image) -> NDArray[np.float32]:
@@ -105,12 +114,14 @@ class FrameStore:
 
     Attributes:
         hashes: sha256 of every frame, in order.
+        times_s: place of every frame on its film's time line [s]; None for photographs.
         given: how many there were, with those that came again.
         flat: how many show one colour.
     """
 
     file: FrameFile = field(repr=False)
     hashes: tuple[str, ...] = field(repr=False)
+    times_s: tuple[float | None, ...] = field(repr=False)
     given: int
     flat: int
 
@@ -129,26 +140,32 @@ class FrameStore:
 
 
 def store_frames(frames: Iterable[Image], size: tuple[int, int]) -> FrameStore:
+    """Keep photographs, uint8 (H, W, 3) each, as `store_shots` does."""
+    return store_shots((Shot(image=frame) for frame in frames), size)
+
+
+def store_shots(shots: Iterable[Shot], size: tuple[int, int]) -> FrameStore:
     """Keep frames, each once.
 
     Args:
-        frames: uint8 (H, W, 3) at the graph's size.
+        shots: at the graph's size.
         size: (H, W) of the graph [px].
 
     Raises:
         SpecError: a frame of another size or type.
     """
-    file, hashes = FrameFile(), dict[str, None]()
+    file, times = FrameFile(), dict[str, float | None]()
     given = flat = 0
-    for frame in frames:
+    for shot in shots:
+        frame = shot.image
         _require_frame(frame, size)
         given += 1
         digest = frame_hash(frame)
-        if digest not in hashes:
-            file[len(hashes)] = frame
-            hashes[digest] = None
+        if digest not in times:
+            file[len(times)] = frame
+            times[digest] = shot.t_s
             flat += float(frame.std()) < FLAT_LEVELS
-    return FrameStore(file=file, hashes=tuple(hashes), given=given, flat=flat)
+    return FrameStore(file=file, hashes=tuple(times), times_s=tuple(times.values()), given=given, flat=flat)
 
 
 def require_variety(frames: FrameStore, size: tuple[int, int]) -> None:
@@ -180,33 +197,3 @@ def _require_frame(frame: Image, size: tuple[int, int]) -> None:
             f"calibration frame is {frame.dtype} {frame.shape}, the graph takes uint8 ({size[0]}, {size[1]}, 3): "
             "resize it first"
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class FrameSplit:
-    """Positions of frames by use; the three parts share none.
-
-    Attributes:
-        calibration: gives ranges and smoothing.
-        sensitivity: held out, for the effect of single nodes.
-        evaluation: held out, for the verdict.
-    """
-
-    calibration: tuple[int, ...]
-    sensitivity: tuple[int, ...]
-    evaluation: tuple[int, ...]
-
-
-def split_frames(count: int, seed: int, *, sensitivity: int = 8, evaluation: int = 16) -> FrameSplit:
-    """Divide `count` frames at random: at most an eighth and a quarter for the held-out parts, the rest calibrates."""
-    order = [int(position) for position in np.random.default_rng(seed).permutation(count)]
-    held = max(2, min(evaluation, count // 4))
-    swept = max(2, min(sensitivity, count // 8))
-    split = FrameSplit(
-        evaluation=tuple(order[:held]),
-        sensitivity=tuple(order[held : held + swept]),
-        calibration=tuple(order[held + swept :]),
-    )
-    if len(split.calibration) < WARN_FRAMES:
-        log.warning("only %d frames calibrate; %d frames in all would be better", len(split.calibration), 64)
-    return split

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from brixel_edge.calib.engines import Engine, EngineName, OpenVinoEngine, OrtEngine
 from brixel_edge.calib.frames import Image
 from brixel_edge.calib.graph import Graph
@@ -14,8 +16,9 @@ from brixel_edge.calib.lowering.kernels import KernelCount, count_kernels, requi
 from brixel_edge.calib.lowering.targets import Int8Target
 from brixel_edge.calib.ranges.smooth import require_same_function
 from brixel_edge.errors import SpecError
-from brixel_edge.proof.parity import GATES, ParityReport, compare_cells
-from brixel_edge.proof.probe import Array, probe_agreement, sampled_cells
+from brixel_edge.proof.confidence import LowerBounds, lower_bounds
+from brixel_edge.proof.parity import GATES, ParityReport, compare_cells, cosines
+from brixel_edge.proof.probe import Array, probe_agreements, sampled_cells
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,14 +26,18 @@ class Bounds:
     """What the INT8 graph must reach on frames that nothing was fitted to.
 
     Attributes:
-        mean: cosine of a cell, mean.
+        mean: cosine of a cell, mean; its lower confidence bound must reach it, as those of the next two.
         p01: cosine that 1 % of the cells may fall below.
         agreement: of a linear probe, share of cells.
+        frobenius: relative error that may not be exceeded.
+        norm: relative error of a cell's length that no cell may exceed.
     """
 
     mean: float = GATES["int8"].cosine_mean
     p01: float = GATES["int8"].cosine_p01
     agreement: float = 0.97
+    frobenius: float = GATES["int8"].frobenius
+    norm: float = GATES["int8"].norm
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -45,20 +52,31 @@ class Closeness:
     Attributes:
         parity: cell by cell.
         agreement: share of cells where a linear probe says the same.
+        lower: what the figures may be on other frames of the same kind.
     """
 
     parity: ParityReport
     agreement: float
+    lower: LowerBounds
 
     def shortfalls(self, output: str, bounds: Bounds) -> list[str]:
         """The bounds that it misses, in words."""
-        found = {"mean": self.parity.cosine_mean, "p01": self.parity.cosine_p01, "agreement": self.agreement}
         asked = asdict(bounds)
+        lows = {name: getattr(self.lower, name) for name in ("mean", "p01", "agreement")}
+        highs = {"frobenius": self.parity.frobenius, "norm": self.parity.norm_error}
         return [
-            f"{name} of {output} is {value:.4f}, asked {asked[name]}"
-            for name, value in found.items()
+            f"{name} of {output} is at least {value:.4f} at {self.lower.confidence:.0%} confidence, asked {asked[name]}"
+            for name, value in lows.items()
             if not value >= asked[name]
+        ] + [
+            f"{name} error of {output} is {value:.4f}, allowed {asked[name]}"
+            for name, value in highs.items()
+            if not value <= asked[name]
         ]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {**self.parity.to_json(), "agreement": self.agreement, "lower": asdict(self.lower)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,26 +107,25 @@ class Proven:
             "target": self.target,
             "file": self.file,
             "verified_on": self.verified_on,
-            "fidelity": {
-                output: {**found.parity.to_json(), "agreement": found.agreement}
-                for output, found in self.outputs.items()
-            },
+            "fidelity": {output: found.to_json() for output, found in self.outputs.items()},
             "census": self.kernels.to_json() if self.kernels else None,
         }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judge:
-    """Frames that nothing was fitted to, and what the float graph gives on them.
+    """Frames that did not calibrate, and what the float graph gives on them.
 
     Attributes:
         frames: uint8 (1, H, W, 3).
+        groups: by frame; those of one group show the same thing.
         reference: output -> compared cells of every frame.
-        seed: of the probe.
+        seed: of the probe and of the bounds' draws.
         threads: of inference.
     """
 
     frames: Sequence[Image] = field(repr=False)
+    groups: Sequence[int] = field(repr=False)
     reference: Mapping[str, Sequence[Array]] = field(repr=False)
     seed: int
     threads: int
@@ -146,14 +163,33 @@ class Judge:
             target=target,
             file=path.name,
             verified_on="openvino" if target == "openvino" else "ort",
-            outputs={
-                name: Closeness(
-                    parity=compare_cells(reference, cells[name]),
-                    agreement=probe_agreement(reference, cells[name], seed=self.seed),
-                )
-                for name, reference in self.reference.items()
-            },
+            outputs={name: self.closeness(reference, cells[name]) for name, reference in self.reference.items()},
             kernels=kernels,
+        )
+
+    def closeness(self, reference: Sequence[Array], candidate: Sequence[Array]) -> Closeness:
+        """Compare the cells of this judge's frames."""
+        parity = compare_cells(reference, candidate)
+        shares = probe_agreements(reference, candidate, seed=self.seed)
+        return Closeness(
+            parity=parity,
+            agreement=float(np.average(shares, weights=[len(cells) for cells in reference])),
+            lower=lower_bounds(
+                [cosines(a, b) for a, b in zip(reference, candidate, strict=True)],
+                shares,
+                self.groups,
+                seed=self.seed,
+            ),
+        )
+
+    def joined(self, other: Judge) -> Judge:
+        """With the frames of another."""
+        return Judge(
+            frames=[*self.frames, *other.frames],
+            groups=[*self.groups, *other.groups],
+            reference={name: [*cells, *other.reference[name]] for name, cells in self.reference.items()},
+            seed=self.seed,
+            threads=self.threads,
         )
 
 
@@ -167,14 +203,19 @@ def cells_over(engine: Engine, frames: Sequence[Image], outputs: Sequence[str]) 
     return gathered
 
 
-def judge_from_float(graph: Graph, smoothed: Graph, frames: Sequence[Image], *, seed: int, threads: int) -> Judge:
-    """Run the float graph on the judging frames, after a check that smoothing left the function alone.
+def judge_from_float(graph: Graph, frames: Sequence[Image], groups: Sequence[int], *, seed: int, threads: int) -> Judge:
+    """Run the float graph on judging frames."""
+    engine = OrtEngine(graph.serialized(), threads=threads)
+    reference = cells_over(engine, frames, graph.float_outputs)
+    return Judge(frames=frames, groups=groups, reference=reference, seed=seed, threads=threads)
+
+
+def require_smoothing_left_the_function(graph: Graph, smoothed: Graph, frame: Image, *, threads: int) -> None:
+    """Run both on a frame.
 
     Raises:
-        BuildError: it did not.
+        BuildError: they differ.
     """
-    engine = OrtEngine(graph.serialized(), threads=threads)
-    before = engine.run(frames[0])
-    after = OrtEngine(smoothed.serialized(), threads=threads).run(frames[0])
+    before = OrtEngine(graph.serialized(), threads=threads).run(frame)
+    after = OrtEngine(smoothed.serialized(), threads=threads).run(frame)
     require_same_function({name: before[name] for name in graph.float_outputs}, after)
-    return Judge(frames=frames, reference=cells_over(engine, frames, graph.float_outputs), seed=seed, threads=threads)

@@ -1,6 +1,7 @@
 """graph.fp32.onnx -> INT8, the recipe: frames, their ranges, which nodes take integers, the integers, the proof.
 
-    frames      which images calibrate, which measure sensitivity, which judge; the three share none
+    frames      images, known by their hashes
+    split       which of them calibrate, which choose, which judge; the three share none
     ranges/     what goes through the tensors; outliers moved into weights; scales
     choice/     what every node costs alone, the plan, and the search that shrinks it until the proof holds
     lowering/   the plan written as each backend wants it, and its kernels counted
@@ -11,8 +12,9 @@ Speed is judged by the caller, with `choice.speed`, since only it knows the othe
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,18 +24,20 @@ from brixel_edge.calib.choice.memory import require_memory
 from brixel_edge.calib.choice.plan import Int8Plan, make_plan
 from brixel_edge.calib.choice.search import first_plan_that_holds
 from brixel_edge.calib.choice.sensitivity import sweep
-from brixel_edge.calib.frames import FrameStore, require_variety, split_frames
+from brixel_edge.calib.frames import FrameStore, require_variety
 from brixel_edge.calib.graph import load_graph
 from brixel_edge.calib.layers import find_layers
 from brixel_edge.calib.lowering.targets import GRAPH_NAMES, Int8Target, IntegerWriter
-from brixel_edge.calib.proof import Bounds, Proven, judge_from_float
-from brixel_edge.calib.ranges.calibration import calibrate
+from brixel_edge.calib.proof import Bounds, Judge, Proven, judge_from_float, require_smoothing_left_the_function
+from brixel_edge.calib.ranges.cache import cached_calibration
+from brixel_edge.calib.split import split_frames
 from brixel_edge.errors import SpecError
 from brixel_edge.machine.files import sha256_of
 from brixel_edge.machine.memory import peak_rss_bytes
 
 CALIBRATION_NAME, PLAN_NAME, CURVE_NAME = "calib.json", "plan.json", "curve.json"
 DEFAULT_MEMORY_BYTES = 4 << 30
+SWEPT = 8  # frames that every node is measured on alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +51,7 @@ class Settings:
         threads: of inference.
         max_memory_bytes: calibration is refused where it would take more.
         curve_points: states of the curve to measure; 0 for none.
+        cache: folder of earlier calibrations, taken where graph, frames and seed are the same; None for none.
     """
 
     targets: tuple[Int8Target, ...] = ("ort",)
@@ -55,6 +60,7 @@ class Settings:
     threads: int = 2
     max_memory_bytes: int = DEFAULT_MEMORY_BYTES
     curve_points: int = 5
+    cache: Path | None = None
 
     def __post_init__(self) -> None:
         unknown = set(self.targets) - set(GRAPH_NAMES)
@@ -70,9 +76,11 @@ class Int8Report:
         graph_sha256: of the float graph.
         plan: the plan that holds.
         lowered: one entry a target.
-        frames: how many frames calibrated, measured sensitivity, and judged.
+        frames: how many frames calibrated, chose, and judged.
+        frames_sha256: digest of the frames of each of these parts.
         smoothed_groups: groups whose outliers were moved, of all groups.
-        rounds: plans that were lowered and proven.
+        rounds: plans that were lowered.
+        curve_ms: nodes in INT8 -> latency at the points of the curve [ms].
         seconds: wall time.
         peak_rss_bytes: of this process, so far.
         files: what was written, by name.
@@ -82,8 +90,10 @@ class Int8Report:
     plan: Int8Plan
     lowered: tuple[Proven, ...]
     frames: Mapping[str, int]
+    frames_sha256: Mapping[str, str]
     smoothed_groups: tuple[int, int]
     rounds: int
+    curve_ms: Mapping[str, float]
     seconds: float
     peak_rss_bytes: int | None
     files: tuple[str, ...]
@@ -100,15 +110,24 @@ class Int8Report:
             "int8_macs_share": self.plan.int8_macs_share,
             "smoothed_groups": {"moved": self.smoothed_groups[0], "of": self.smoothed_groups[1]},
             "frames": dict(self.frames),
+            "frames_sha256": dict(self.frames_sha256),
             "lowered": [entry.to_json() for entry in self.lowered],
             "rounds": self.rounds,
+            "curve_ms": dict(self.curve_ms),
             "seconds": self.seconds,
             "peak_rss_bytes": self.peak_rss_bytes,
             "files": list(self.files),
         }
 
 
-def quantize(graph: Path, frames: FrameStore, *, out_dir: Path, settings: Settings = Settings()) -> Int8Report:
+def quantize(
+    graph: Path,
+    frames: FrameStore,
+    *,
+    out_dir: Path,
+    settings: Settings = Settings(),
+    require: Callable[[Int8Target], None] = lambda target: None,
+) -> Int8Report:
     """Make the INT8 graphs of a float graph, with plan, calibration and curve beside them.
 
     Args:
@@ -116,6 +135,8 @@ def quantize(graph: Path, frames: FrameStore, *, out_dir: Path, settings: Settin
         frames: at the graph's size, in the graph's channel order.
         out_dir: folder for `graph.int8*.onnx`, `plan.json`, `calib.json` and `curve.json`.
         settings: how.
+        require: a further gate of a target's graph in `out_dir`, which raises ParityError; where it does, the worst
+            nodes return to floating point and all is judged again.
 
     Raises:
         BundleError: not a graph of brixel-export.
@@ -130,40 +151,56 @@ def quantize(graph: Path, frames: FrameStore, *, out_dir: Path, settings: Settin
     require_memory(loaded, settings.max_memory_bytes)
     require_variety(frames, loaded.image_shape)
     out_dir.mkdir(parents=True, exist_ok=True)
-    split = split_frames(len(frames), seed)
+    split = split_frames(frames.times_s, seed)
     hashes = [frames.hashes[position] for position in split.calibration]
 
-    calibration = calibrate(loaded, sha256, frames.pick(split.calibration), hashes, seed=seed, threads=threads)
+    calibration = cached_calibration(
+        settings.cache, loaded, sha256, frames.pick(split.calibration), hashes, seed=seed, threads=threads
+    )
     calibration.save(out_dir / CALIBRATION_NAME)
     smoothed = calibration.smoothed(loaded)
-    judge = judge_from_float(loaded, smoothed, list(frames.pick(split.evaluation)), seed=seed, threads=threads)
 
+    def judge(positions: Sequence[int]) -> Judge:
+        groups = [split.groups[position] for position in positions]
+        return judge_from_float(loaded, list(frames.pick(positions)), groups, seed=seed, threads=threads)
+
+    choice = judge(split.choice)
+    require_smoothing_left_the_function(loaded, smoothed, choice.frames[0], threads=threads)
     layers = find_layers(loaded)
     candidates = calibration.integer_layers(layer for layer in layers if not layer.excluded)
-    effects = sweep(smoothed, candidates, list(frames.pick(split.sensitivity)), threads=threads)
+    effects = sweep(smoothed, candidates, choice.frames[:SWEPT], threads=threads)
     writer = IntegerWriter(smoothed=smoothed, candidates=candidates, ranges=calibration.ranges)
     found = first_plan_that_holds(
         lambda budget: make_plan(layers, calibration, effects, settings.bounds, budget_share=budget),
         writer,
-        judge,
+        choice,
+        (judge(panel) for panel in split.panels()),
         settings.targets,
         out_dir,
+        require=require,
     )
     found.plan.save(out_dir / PLAN_NAME)
-    files = [CALIBRATION_NAME, PLAN_NAME, *dict.fromkeys(entry.file for entry in found.proven)]
+    files, curve_ms = [CALIBRATION_NAME, PLAN_NAME, *dict.fromkeys(entry.file for entry in found.proven)], {}
     if settings.curve_points:
         target = settings.targets[0]
-        points = measure_curve(target, found.plan, writer, judge, points=settings.curve_points)
+        points, curve_ms = measure_curve(target, found.plan, writer, found.judge, points=settings.curve_points)
         save_curve(points, found.plan, target, out_dir / CURVE_NAME)
         files.append(CURVE_NAME)
     return Int8Report(
         graph_sha256=sha256,
         plan=found.plan,
         lowered=found.proven,
-        frames={name: len(part) for name, part in asdict(split).items()},
+        frames={**split.counts, "panels": found.panels},
+        frames_sha256={name: _digest(frames, positions) for name, positions in split.parts.items()},
         smoothed_groups=(sum(entry.alpha is not None for entry in calibration.smoothing), len(calibration.smoothing)),
         rounds=found.rounds,
+        curve_ms=curve_ms,
         seconds=time.perf_counter() - begin_s,
         peak_rss_bytes=peak_rss_bytes(),
         files=tuple(files),
     )
+
+
+def _digest(frames: FrameStore, positions: Sequence[int]) -> str:
+    """sha256 over the hashes of frames, in a fixed order."""
+    return hashlib.sha256("".join(sorted(frames.hashes[position] for position in positions)).encode()).hexdigest()

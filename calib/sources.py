@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from brixel_edge.calib.frames import FrameStore, Image, sample_frames, store_frames
+from brixel_edge.calib.frames import FrameStore, Shot, sample_frames, store_shots
 from brixel_edge.image.fit import Fit, fit_frame
 from brixel_edge.machine.progress import progress
 from brixel_edge.model.spec import ImageSpec
@@ -20,7 +20,7 @@ from brixel_edge.runtimes.sources.frames import FrameSource
 from brixel_edge.runtimes.sources.images import ImageFiles, images_from_folder, images_from_glob
 from brixel_edge.runtimes.sources.opening import open_source
 
-DEFAULT_COUNT = 64  # from 16 on accuracy hardly grows; 64 leaves enough to hold out
+DEFAULT_COUNT = 96  # from 16 calibrating ones on accuracy hardly grows; the rest is held out, to choose and to judge
 SPACING_S = 0.2  # neighbouring frames of a film show the same
 LIVE_S = 60.0
 
@@ -51,26 +51,32 @@ def calibration_frames(
     """
     opened = _chosen_files(source, count, seed) or open_source(source)
     with closing(opened):
-        fitted = (fit_frame(picture, image, fit).image[0] for picture in _spaced(opened))
+        fitted = (Shot(image=fit_frame(shot.image, image, fit).image[0], t_s=shot.t_s) for shot in _spaced(opened))
         read = progress(fitted, "reading calibration frames")
         chosen = read if isinstance(opened, ImageFiles) else sample_frames(read, count, seed)
-        return store_frames(chosen, (image.height, image.width))
+        return store_shots(chosen, (image.height, image.width))
+
+
+def files_of(source: str) -> list[Path] | None:
+    """The pictures of a folder or glob; None for other sources."""
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return images_from_folder(folder)
+    if not folder.exists() and any(mark in source for mark in "*?["):
+        return images_from_glob(source)
+    return None
 
 
 def _chosen_files(source: str, count: int, seed: int) -> ImageFiles | None:
     """A seeded choice of the files of a folder or glob, which is not read whole; None for other sources."""
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        paths = images_from_folder(folder)
-    elif not folder.exists() and any(mark in source for mark in "*?["):
-        paths = images_from_glob(source)
-    else:
+    paths = files_of(source)
+    if paths is None:
         return None
     chosen = np.random.default_rng(seed).permutation(len(paths))[:count]
     return ImageFiles([paths[position] for position in sorted(chosen)], source)
 
 
-def _spaced(source: FrameSource) -> Iterator[Image]:
+def _spaced(source: FrameSource) -> Iterator[Shot]:
     """Pictures of a source, of a film every `SPACING_S`, of a live one for `LIVE_S` at most."""
     is_film = not isinstance(source, ImageFiles)
     due_s = 0.0
@@ -79,4 +85,4 @@ def _spaced(source: FrameSource) -> Iterator[Image]:
             return
         if not is_film or frame.t_media_s >= due_s - 1e-3:
             due_s = frame.t_media_s + SPACING_S
-            yield frame.image
+            yield Shot(image=frame.image, t_s=frame.t_media_s if is_film else None)

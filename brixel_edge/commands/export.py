@@ -154,6 +154,9 @@ def _add_graph_arguments(parser: argparse.ArgumentParser) -> None:
         "--calib-n", metavar="N", type=int, default=DEFAULT_CALIB_N, help=f"frames of it (default {DEFAULT_CALIB_N})"
     )
     parser.add_argument(
+        "--calib-cache", metavar="DIR", type=Path, help="keep calibrations there; the same frames are then run once"
+    )
+    parser.add_argument(
         "--min-speedup",
         metavar="X",
         type=float,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,25 +34,48 @@ def int8_targets(*, has_frames: bool, for_tensorrt: bool) -> tuple[Int8Target, .
 
 
 def quantized(
-    folder: Path, frames: FrameStore | None, targets: tuple[Int8Target, ...], seed: int
-) -> tuple[Int8, Int8Cost]:
-    """Write the INT8 graphs of the fp32 graph in a folder.
+    folder: Path,
+    frames: FrameStore | None,
+    targets: tuple[Int8Target, ...],
+    seed: int,
+    *,
+    cache: Path | None,
+    prove: Callable[[Int8Target], tuple[Path, FileFacts]],
+) -> tuple[Int8, Int8Cost, dict[Path, FileFacts]]:
+    """Write the INT8 graphs of the fp32 graph in a folder, proven; a plan that fails the proof is followed by another.
+
+    Args:
+        folder: of the graphs.
+        frames: of calibration; None quantises dynamically.
+        targets: what the graphs are for.
+        seed: of all that is random.
+        cache: folder of earlier calibrations.
+        prove: compares a target's graph with PyTorch; raises ParityError.
+
+    Returns:
+        how it was done, what it took, and the facts of each graph.
 
     Raises:
         ParityError: no choice of layers reaches the bounds.
         BuildError: a backend runs the result in floating point.
     """
-    graph = folder / graph_name("fp32")
+    graph, facts = folder / graph_name("fp32"), dict[Path, FileFacts]()
+
+    def require(target: Int8Target) -> None:
+        path, found = prove(target)
+        facts[path] = found
+
     if frames is None:
         linears = quantize_dynamic(graph, folder / ORT_INT8_NAME)
-        return Int8(kind="dynamic", int8_nodes=len(linears), files=(ORT_INT8_NAME,)), Int8Cost()
-    settings = Settings(targets=targets, seed=seed, threads=os.cpu_count() or 1)
-    record = quantize(graph, frames, out_dir=folder, settings=settings).to_json()
-    cost = Int8Cost(seconds=record.pop("seconds"), peak_rss_bytes=record.pop("peak_rss_bytes"))
-    return fields_from_json(Int8, {"kind": "static", **record}, "int8"), cost
+        require("ort")
+        return Int8(kind="dynamic", int8_nodes=len(linears), files=(ORT_INT8_NAME,)), Int8Cost(), facts
+    settings = Settings(targets=targets, seed=seed, threads=os.cpu_count() or 1, cache=cache)
+    record = quantize(graph, frames, out_dir=folder, settings=settings, require=require).to_json()
+    cost = Int8Cost(**{name: record.pop(name) for name in ("seconds", "peak_rss_bytes", "curve_ms")})
+    return fields_from_json(Int8, {"kind": "static", **record}, "int8"), cost, facts
 
 
-def proven_int8(folder: Path, target: Int8Target, lowering: Lowering, graphs: FloatGraphs) -> tuple[Path, FileFacts]:
+def proven_int8(folder: Path, lowering: Lowering, graphs: FloatGraphs, target: Int8Target) -> tuple[Path, FileFacts]:
     """Prove an INT8 graph on what will run it; TensorRT's takes the types of the float lowering around its integers.
 
     Raises:

@@ -25,7 +25,7 @@ PROGRAM = "brixel-export"
 RANDOM = "random"
 DINOV3 = "dinov3"  # the weights say which
 DEFAULT_VIEW_PX = 256
-DEFAULT_CALIB_N = 64
+DEFAULT_CALIB_N = 96
 DEFAULT_ENGINE = "onnx"
 
 
@@ -44,6 +44,7 @@ class ExportRequest:
         parity_images: folder of the proof's photographs; None for scikit-image's.
         calib: calibration source: folder, video or camera; None for none.
         calib_n: frames of it.
+        calib_cache: folder of earlier calibrations; None for none.
         min_speedup: what INT8 must gain over the fastest float engine.
         has_bench: measure latency and memory for the receipt.
         settings: of the engine builder.
@@ -66,6 +67,7 @@ class ExportRequest:
     parity_images: Path | None
     calib: str | None
     calib_n: int
+    calib_cache: Path | None
     min_speedup: float
     has_bench: bool
     settings: EngineSettings
@@ -104,7 +106,7 @@ class FromRequest:
 # What the exported graph is made of was decided at its export.
 _NOT_WITH_FROM = (
     "backbone", "backbone_weights", "adapter_weights", "conv_width", "full_frame", "tap_layers", "size", "sizes", "out",
-    "sampler", "parity_images",
+    "sampler", "parity_images", "calib_cache",
 )  # fmt: skip
 
 
@@ -191,6 +193,7 @@ def request_from_arguments(arguments: argparse.Namespace) -> ExportRequest:
         parity_images=arguments.parity_images,
         calib=arguments.calib,
         calib_n=arguments.calib_n,
+        calib_cache=arguments.calib_cache,
         min_speedup=arguments.min_speedup,
         has_bench=not arguments.no_bench,
         settings=engine_settings(arguments),
@@ -240,6 +243,10 @@ def check_engine_flags(arguments: argparse.Namespace, engines: Sequence[EngineCh
         raise SpecError(f"--features fp16 needs an fp16 graph, --engine {named} makes none; use onnx-fp16")
     if arguments.calib is not None and precisions == {"fp32"}:
         raise SpecError(f"--engine {named} calibrates nothing; leave --calib out, or use onnx-int8")
+    if arguments.calib_cache is not None and (arguments.calib is None or "int8" not in precisions):
+        raise SpecError(
+            "--calib-cache keeps calibrations of INT8; give --engine onnx-int8 and --calib SRC, or leave it out"
+        )
     if arguments.calib_n < 1 or arguments.min_speedup < 0:
         raise SpecError(f"--calib-n {arguments.calib_n} and --min-speedup {arguments.min_speedup} must be above zero")
 

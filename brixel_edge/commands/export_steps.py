@@ -17,8 +17,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from brixel_edge.calib.disjoint import require_other_pictures
 from brixel_edge.calib.frames import FrameStore
 from brixel_edge.calib.sources import calibration_frames
+from brixel_edge.calib.split import split_frames
 from brixel_edge.commands.export_engines import EngineBuilder, EngineMaker, TensorRtBuilder
 from brixel_edge.commands.export_int8 import int8_speed, int8_targets, proven_int8, quantized
 from brixel_edge.commands.export_request import DEFAULT_VIEW_PX, RANDOM, ExportRequest, say
@@ -100,6 +102,7 @@ class Job:
         photographs: of the proof.
         ranging: photographs that activation ranges are measured on; others than the proof's.
         frames: of calibration, at the graph's size; None quantises dynamically, for ONNX Runtime alone.
+        calib_cache: folder of earlier calibrations; None for none.
         weights: where they came from, for the receipt.
         samplers: lowerings of deformable sampling in the order in which they are tried.
         bf16_samplers: the same for bf16.
@@ -121,6 +124,7 @@ class Job:
     photographs: Photographs
     ranging: Photographs
     frames: FrameStore | None = None
+    calib_cache: Path | None = None
     weights: Weights = RANDOM_WEIGHTS
     samplers: tuple[SamplerKind, ...] = DEFAULT_SAMPLERS
     bf16_samplers: tuple[SamplerKind, ...] = BF16_SAMPLERS
@@ -211,14 +215,19 @@ def job_from_request(request: ExportRequest, student: Student, spec: ModelSpec, 
     if kind is not None:
         earlier = out if out.is_dir() else None
         builder = TensorRtBuilder(kind=kind, spec=spec, settings=request.settings, earlier=earlier)
+    photographs = _proof_photographs(request.parity_images, spec)
+    if frames is not None and request.calib is not None:
+        files = photographs_in(request.parity_images) if request.parity_images else bundled_photographs(PROOF)
+        require_other_pictures(frames, request.calib, photographs.names, photographs.pixels, files)
     return Job(
         out=out,
         student=student,
         spec=spec,
         engines=request.engines,
-        photographs=_proof_photographs(request.parity_images, spec),
-        ranging=_loaded(bundled_photographs(RANGING), spec) if frames is None else _first_of(frames),
+        photographs=photographs,
+        ranging=_loaded(bundled_photographs(RANGING), spec) if frames is None else _ranging(frames, request),
         frames=frames,
+        calib_cache=request.calib_cache,
         weights=Weights(backbone=_weight_file(request.backbone_weights), adapter=_weight_file(request.adapter_weights)),
         samplers=samplers,
         bf16_samplers=samplers if request.sampler is not None else BF16_SAMPLERS,
@@ -280,9 +289,15 @@ def export_directory(job: Job) -> Receipt:
             for_tensorrt = engine.tensorrt is not None
             targets = int8_targets(has_frames=job.frames is not None, for_tensorrt=for_tensorrt)
             job.say(f"quantising for {', '.join(targets)}")
-            int8, int8_cost = quantized(folder, job.frames, targets, job.seed)
-            for target in targets:
-                graph, graph_facts = proven_int8(folder, target, made[engine], graphs)
+            int8, int8_cost, proven = quantized(
+                folder,
+                job.frames,
+                targets,
+                job.seed,
+                cache=job.calib_cache,
+                prove=partial(proven_int8, folder, made[engine], graphs),
+            )
+            for graph, graph_facts in proven.items():
                 facts[graph.name] = graph_facts
                 if engines is not None and for_tensorrt:
                     facts |= engines.proven_engine(graph, "int8")[1]
@@ -439,10 +454,13 @@ def _proof_photographs(folder: Path | None, spec: ModelSpec) -> Photographs:
     return Photographs(names=names, pixels=pixels)
 
 
-def _first_of(frames: FrameStore) -> Photographs:
-    """What activation ranges are measured on where the device's world is known."""
-    names = [f"sha256:{digest[:16]}" for digest in frames.hashes[:RANGING_FRAMES]]
-    return Photographs(names=names, pixels=list(frames.pick(range(len(names)))))
+def _ranging(frames: FrameStore, request: ExportRequest) -> Photographs:
+    """What activation ranges are measured on where the device's world is known: frames that do not judge INT8."""
+    is_int8 = any(engine.precision == "int8" for engine in request.engines)
+    usable = split_frames(frames.times_s, request.seed).calibration if is_int8 else range(len(frames))
+    positions = usable[:RANGING_FRAMES]
+    names = [f"sha256:{frames.hashes[position][:16]}" for position in positions]
+    return Photographs(names=names, pixels=list(frames.pick(positions)))
 
 
 def _weight_file(weights: str) -> WeightFile | None:

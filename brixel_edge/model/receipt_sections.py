@@ -134,9 +134,17 @@ class Figures:
     max_abs: float | None
     finite: bool
     images: int
+    norm_error: float | None = None
 
     def __post_init__(self) -> None:
-        numbers = (self.cosine_mean, self.cosine_p01, self.centred_mean, self.frobenius, self.max_abs)
+        numbers = (
+            self.cosine_mean,
+            self.cosine_p01,
+            self.centred_mean,
+            self.frobenius,
+            self.max_abs,
+            self.norm_error,
+        )
         if self.images < 1 or not all(number is None or math.isfinite(number) for number in numbers):
             raise BundleError(f"parity on {self.backend}: {numbers} on {self.images} images are no figures")
 
@@ -229,8 +237,9 @@ class Int8:
         float_nodes: products that stay in floating point, with the reason.
         int8_macs_share: multiplications in integers, of all.
         smoothed_groups: groups whose outliers were moved, of all groups.
-        frames: how many calibrated, measured sensitivity, and judged.
-        lowered: by target, what the kernels really ran.
+        frames: how many calibrated, chose, and judged.
+        frames_sha256: digest of each of these parts' frames; no two parts share one.
+        lowered: by target: fidelity with its lower bounds on the judging frames, and what kernels really ran.
         rounds: plans that were lowered and verified.
     """
 
@@ -243,6 +252,7 @@ class Int8:
     int8_macs_share: float | None = None
     smoothed_groups: dict[str, int] | None = None
     frames: dict[str, int] | None = None
+    frames_sha256: dict[str, str] | None = None
     lowered: tuple[dict[str, object], ...] | None = None
     rounds: int | None = None
     files: tuple[str, ...]
@@ -250,10 +260,17 @@ class Int8:
 
 @dataclass(frozen=True, kw_only=True)
 class Int8Cost:
-    """What quantising took."""
+    """What quantising took.
+
+    Attributes:
+        seconds: wall time.
+        peak_rss_bytes: of the process.
+        curve_ms: nodes in INT8 -> latency at the points of curve.json [ms].
+    """
 
     seconds: float | None = None
     peak_rss_bytes: int | None = None
+    curve_ms: dict[str, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,15 @@ def sampled_cells(output: Array) -> Array:
 def probe_agreement(
     reference: Sequence[Array], candidate: Sequence[Array], *, seed: int = 0, classes: int = PROBE_CLASSES
 ) -> float:
-    """Share of cells on which a ridge probe, fitted on the reference alone, gives both maps the same class.
+    """Share of all cells on which the probe of `probe_agreements` says the same."""
+    shares = probe_agreements(reference, candidate, seed=seed, classes=classes)
+    return float(np.average(shares, weights=[len(cells) for cells in reference]))
+
+
+def probe_agreements(
+    reference: Sequence[Array], candidate: Sequence[Array], *, seed: int = 0, classes: int = PROBE_CLASSES
+) -> list[float]:
+    """By image: share of cells on which a ridge probe, fitted on the reference alone, gives both maps the same class.
 
     There are no labels, so the classes are clusters of the reference features: k-means, seeded.
 
@@ -49,7 +57,7 @@ def probe_agreement(
     def says(features: Array) -> NDArray[np.int64]:
         return (((features - mean) / spread) @ weight[:-1] + weight[-1]).argmax(1)
 
-    return float(np.concatenate([says(a) == says(b) for a, b in zip(reference, candidate, strict=True)]).mean())
+    return [float((says(a) == says(b)).mean()) for a, b in zip(reference, candidate, strict=True)]
 
 
 def _clusters(points: Array, count: int, rng: np.random.Generator, rounds: int = 12) -> NDArray[np.int64]:

@@ -1,6 +1,6 @@
-"""The curve between all-integer and all-float, measured: nodes in INT8, cosine predicted and measured, latency.
+"""The curve between all-integer and all-float, measured: nodes in INT8, cosine predicted and measured, and latency.
 
-Times live here and not in the plan, which must not change from run to run.
+The file has no times, so that the same export gives the same bytes; they are in the receipt, with all that is measured.
 """
 
 from __future__ import annotations
@@ -31,19 +31,17 @@ class CurvePoint:
         int8_macs_share: share of the weighted multiply-accumulates that they do.
         predicted: mean cosine of the worst output, from the sweep.
         measured: the same, run on the target.
-        latency_ms: median [ms]; None where the target cannot run here.
     """
 
     int8_nodes: int
     int8_macs_share: float
     predicted: float
     measured: float
-    latency_ms: float | None
 
 
 def measure_curve(
     target: Int8Target, plan: Int8Plan, writer: IntegerWriter, judge: Judge, *, points: int
-) -> list[CurvePoint]:
+) -> tuple[list[CurvePoint], dict[str, float]]:
     """Build, run and time a few states of the plan's predicted curve, all-integer first.
 
     Latencies are taken call by call in turn, so that all states meet the same machine.
@@ -54,6 +52,9 @@ def measure_curve(
         writer: of the states' graphs.
         judge: of their features.
         points: how many states.
+
+    Returns:
+        the states, and nodes in INT8 -> median latency [ms]; none where the target cannot run here.
     """
     chosen = sorted({round(step) for step in np.linspace(0, len(plan.pareto) - 1, points)})
     order = [point.to_float for point in plan.pareto[1:]]
@@ -66,16 +67,16 @@ def measure_curve(
             cells = judge.cells(engines[str(k)])
             measured[k] = min(mean_cosine(reference, cells[name]) for name, reference in judge.reference.items())
         times = {} if target == "trt" else median_ms(engines, judge.frames[0], rounds=5, warmup=1)
-    return [
+    states = [
         CurvePoint(
             int8_nodes=plan.pareto[k].int8_nodes,
             int8_macs_share=plan.pareto[k].int8_macs_share,
             predicted=min(plan.pareto[k].cosine.values()),
             measured=measured[k],
-            latency_ms=times.get(str(k)),
         )
         for k in chosen
     ]
+    return states, {str(plan.pareto[int(k)].int8_nodes): latency_ms for k, latency_ms in times.items()}
 
 
 def save_curve(points: Sequence[CurvePoint], plan: Int8Plan, target: Int8Target, path: Path) -> None:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,7 @@ from brixel_edge.calib.ranges.smooth import (
     matrix,
     smoothed_input,
 )
+from brixel_edge.errors import BundleError
 from brixel_edge.machine.files import write_atomically
 from brixel_edge.machine.progress import progress
 
@@ -93,6 +95,68 @@ class Calibration:
             "bias_shifts": {name: _plain(shift) for name, shift in self.shifts.items()},
         }
         write_atomically(path, json.dumps(record, indent=1) + "\n")
+
+
+def load_calibration(
+    path: Path, graph: Graph, graph_sha256: str, frame_hashes: Sequence[str], *, seed: int
+) -> Calibration:
+    """Read what `Calibration.save` wrote.
+
+    Args:
+        path: the file.
+        graph: the float graph.
+        graph_sha256: of its file.
+        frame_hashes: of the calibrating frames at hand.
+        seed: of the sampled rows.
+
+    Raises:
+        BundleError: not such a file, or a stale one: another graph, other frames, another seed.
+    """
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        _require_fresh(path, record, graph_sha256, frame_hashes, seed)
+        groups = {group.x: group for group in find_groups(graph, find_layers(graph))}
+        return Calibration(
+            graph_sha256=graph_sha256,
+            frame_hashes=tuple(record["frames_sha256"]),
+            seed=seed,
+            ranges={name: Range(**value) for name, value in record["ranges"].items()},
+            smoothing=tuple(
+                Smoothing(
+                    group=groups[entry["x"]],
+                    alpha=entry["alpha"],
+                    gain_db=entry["gain_db"],
+                    scale=np.ones(graph.shapes[entry["x"]][-1], np.float32)
+                    if entry["scale"] is None
+                    else np.array(entry["scale"], np.float32),
+                )
+                for entry in record["smoothing"]
+            ),
+            shifts={name: np.array(shift, np.float32) for name, shift in record["bias_shifts"].items()},
+        )
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BundleError(f"{path} is not a readable calibration ({error!r}); delete it to calibrate again") from error
+
+
+def _require_fresh(
+    path: Path, record: dict[str, Any], graph_sha256: str, frame_hashes: Sequence[str], seed: int
+) -> None:
+    found = {
+        "version": (record["calibration_version"], CALIBRATION_VERSION),
+        "graph": (record["graph_sha256"][:12], graph_sha256[:12]),
+        "seed": (record["seed"], seed),
+    }
+    for what, (recorded, wanted) in found.items():
+        if recorded != wanted:
+            raise BundleError(
+                f"{path} is stale: its {what} is {recorded}, here it is {wanted}; delete it to calibrate again"
+            )
+    given, known = set(frame_hashes), set(record["frames_sha256"])
+    if given != known:
+        raise BundleError(
+            f"{path} is stale: {len(given - known)} of {len(given)} frames are new and {len(known - given)} of its "
+            f"{len(known)} are gone; delete it to calibrate again"
+        )
 
 
 def calibrate(

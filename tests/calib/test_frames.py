@@ -1,16 +1,17 @@
 """Sampling, hashing, storing and splitting calibration frames."""
 
 import hashlib
+import itertools
 
 import numpy as np
 import pytest
 from calib_vit import toy_frames
 
 from brixel_edge.calib.frames import (
+    Shot,
     frame_hash,
     require_variety,
     sample_frames,
-    split_frames,
     store_frames,
     thumbnail,
 )
@@ -53,24 +54,6 @@ def test_store_refuses_another_size_or_type(frame):
         store_frames([frame], (112, 112))
 
 
-def test_split_parts_are_disjoint_and_complete():
-    split = split_frames(40, seed=3)
-    parts = [*split.calibration, *split.sensitivity, *split.evaluation]
-    assert sorted(parts) == list(range(40))
-    assert (len(split.calibration), len(split.sensitivity), len(split.evaluation)) == (25, 5, 10)
-    assert split == split_frames(40, seed=3) != split_frames(40, seed=4)
-
-
-def test_split_of_many_frames_holds_out_a_fixed_number():
-    split = split_frames(500, seed=0)
-    assert (len(split.sensitivity), len(split.evaluation)) == (8, 16)
-
-
-def test_split_warns_of_few_frames(caplog):
-    split_frames(12, seed=0)
-    assert "only 7 frames calibrate" in caplog.text
-
-
 def test_thumbnail_is_block_means():
     frame = np.kron(np.arange(192).reshape(8, 8, 3), np.ones((4, 2, 1))).astype(np.uint8)
     assert (thumbnail(frame) == np.arange(192)).all()
@@ -79,16 +62,16 @@ def test_thumbnail_is_block_means():
 def test_sample_prefers_different_frames():
     near = [np.full((16, 16, 3), 100 + noise, np.uint8) for noise in (0, 1, 2, 3, 4, 5)]
     far = [np.full((16, 16, 3), level, np.uint8) for level in (0, 250)]
-    chosen = list(sample_frames([*near, *far], 3, seed=0))
-    assert {0, 250} <= {int(frame[0, 0, 0]) for frame in chosen}
+    chosen = list(sample_frames((Shot(image=frame) for frame in [*near, *far]), 3, seed=0))
+    assert {0, 250} <= {int(shot.image[0, 0, 0]) for shot in chosen}
 
 
 def test_sample_of_an_endless_stream_ends_and_repeats():
     def camera():
         rng = np.random.default_rng(5)
-        while True:
-            yield rng.integers(0, 255, (16, 16, 3)).astype(np.uint8)
+        for number in itertools.count():
+            yield Shot(image=rng.integers(0, 255, (16, 16, 3)).astype(np.uint8), t_s=number / 10)
 
     first, second = (list(sample_frames(camera(), 4, seed=1, horizon=50, pool=2)) for _ in range(2))
     assert len(first) == 4
-    assert all((a == b).all() for a, b in zip(first, second, strict=True))
+    assert all((a.image == b.image).all() and a.t_s == b.t_s for a, b in zip(first, second, strict=True))

@@ -29,7 +29,7 @@ def test_report_and_files(done):
     }  # fmt: skip
     assert {path.name for path in folder.iterdir()} == set(report.files)
     record = json.loads(json.dumps(report.to_json()))
-    assert record["frames"] == {"calibration": 25, "sensitivity": 5, "evaluation": 10}
+    assert record["frames"] == {"calibration": 22, "choice": 5, "judgement": 13, "panels": 1}
     assert record["float_nodes"].keys().isdisjoint(report.plan.integers)
     assert record["int8_nodes"] == len(report.plan.integers) >= 20
 

@@ -15,6 +15,7 @@ FIGURES = Parity(
     backend="b",
     cosine_mean=0.3,
     cosine_p01=0.1,
+    norm_error=0.0,
     centred_mean=0.2,
     frobenius=0.5,
     max_abs=1.0,

@@ -6,7 +6,10 @@ import pytest
 from calib_vit import TOY_FRAMES as FRAMES
 
 from brixel_edge.calib.engines import OrtEngine
+from brixel_edge.calib.graph import load_graph
+from brixel_edge.calib.layers import find_layers, result_tensor
 from brixel_edge.calib.lowering.ort_lowering import ort_graph
+from brixel_edge.calib.ranges.scales import IntegerLayer, Range
 
 
 def test_ort_lowering_needs_no_session_options(done):
@@ -36,3 +39,21 @@ def test_ort_lowering_leaves_what_is_no_gelu(parts, name):
     graph.put(name, np.array(0.7, np.float32))
     graph.commit()
     assert not any(node.op_type == "Gelu" and node.domain for node in ort_graph(graph, [], {}).nodes)
+
+
+def test_bias_of_a_convolution_is_on_the_grid_of_its_unsigned_input(float_path):
+    """steps * scale of the pixels * scale of the weight = bias. From -0.5 to 3 the unsigned scale is 3.5 / 255, the
+    symmetric one, which would be wrong here, 3 / 127."""
+    graph = load_graph(float_path)
+    convolutions = [layer for layer in find_layers(graph) if not layer.is_linear and not layer.excluded]
+    seen = Range(low=-0.5, high=3.0)
+    integers = [IntegerLayer(layer=layer, x=layer.x, range=seen) for layer in convolutions]
+    lowered = ort_graph(graph, integers, {result_tensor(graph, layer): seen for layer in convolutions})
+    checked = 0
+    for layer in convolutions:
+        (node,) = [node for node in lowered.nodes if node.name == f"{layer.name}/int8"]
+        step = 3.5 / 255 * lowered.array(node.input[4]).astype(np.float64)
+        bias = graph.array(graph.by_name[layer.name].input[2])
+        assert np.all(np.abs(lowered.array(node.input[8]) * step - bias) <= step / 2 + 1e-9)
+        checked += np.abs(bias).max() > 3 * step.max()
+    assert checked >= 2
