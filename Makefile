@@ -67,8 +67,9 @@ bench: $(STAMP)
 lock:
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header \
 	  --extra train --extra export --extra eval --extra openvino --extra video --group dev pyproject.toml -o requirements.lock
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header \
-	  --extra trt-rtx --constraint requirements.lock pyproject.toml -o requirements-rtx.lock
+	# Building ahead of time needs TensorRT-RTX alone; the extra's cuda-python may lag behind torch's bindings.
+	echo 'tensorrt-rtx>=1.7,<2' | $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes \
+	  --no-header --constraint requirements.lock - -o requirements-rtx.lock
 
 clean:
 	rm -rf $(VENV) build dist demo .pytest_cache .ruff_cache

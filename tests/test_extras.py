@@ -113,6 +113,8 @@ def constraints(tmp_path_factory) -> Path:
     """The versions of the lock, so that a new release elsewhere does not change what is tested here."""
     text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
     pins = re.findall(r"^([A-Za-z0-9_.-]+==\S+(?: ; [^\\\n]+)?) \\$", text, re.MULTILINE)
+    # torch's bindings can be newer than the newest cuda-python, which wants those of its own release.
+    pins = [pin for pin in pins if not pin.startswith("cuda-")]
     assert len(pins) > 50
     path = tmp_path_factory.mktemp("constraints") / "constraints.txt"
     path.write_text("\n".join(pins) + "\n", encoding="utf-8")
@@ -140,7 +142,7 @@ def folder(tmp_path_factory, photograph_paths) -> Path:
 INT8 = "brixel-export --engine onnx-int8 --calib photos --calib-n 16 --size 64x96 --min-speedup 0 --out int8.brixel"
 TRAIN = (
     "brixel-train --data photos --val photos --backbone vit_mini_dinov3 --backbone-weights random --adapter conv "
-    "--size 64x64 --batch 2 --steps 2 --workers 0 --out run"
+    "--size 64x64 --batch 2 --steps 2 --workers 1 --out run"
 )
 PROMISES = {
     "": ["brixel-run --headless --frames 2", "brixel-run --source clip.mp4 --headless", "brixel-inspect --help"],
