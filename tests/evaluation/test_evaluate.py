@@ -123,7 +123,7 @@ def joined(runs, world):
         started.append(
             subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         )
-    done = [process.communicate(timeout=300) for process in started]
+    done = [process.communicate(timeout=600) for process in started]
     assert [process.returncode for process in started] == [0] * world, done
     return [out for out, _ in done]
 
