@@ -131,7 +131,7 @@ def folder(tmp_path_factory, photograph_paths) -> Path:
     (folder / "photos").mkdir()
     picture = cv2.imread(str(photograph_paths[0]))
     for index in range(16):
-        cv2.imwrite(str(folder / "photos" / f"{index:02}.png"), np.roll(picture, 25 * index, axis=1))
+        cv2.imwrite(str(folder / "photos" / f"{index:02}.png"), np.roll(picture, 25 * (index + 1), axis=1))
     writer = cv2.VideoWriter(str(folder / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, (160, 120))
     for x in range(12):
         writer.write(np.ascontiguousarray(cv2.resize(picture, (200, 120))[:, x : x + 160]))

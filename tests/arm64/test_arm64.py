@@ -37,7 +37,7 @@ def model(tmp_path_factory, photograph_paths) -> Path:
     for path in photograph_paths:
         picture = cv2.imread(str(path))
         for index in range(5):
-            cv2.imwrite(str(folder / "photos" / f"{path.stem}{index}.png"), np.roll(picture, 90 * index, axis=1))
+            cv2.imwrite(str(folder / "photos" / f"{path.stem}{index}.png"), np.roll(picture, 90 * (index + 1), axis=1))
     command = [BIN / "brixel-export", "--engine", "onnx-int8", "--calib", "photos", "--calib-n", "16", "--no-bench"]
     command += ["--size", "96x128", "--min-speedup", "0", "--out", "m.brixel"]
     subprocess.run(command, cwd=folder, check=True, capture_output=True)
