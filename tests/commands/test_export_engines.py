@@ -192,10 +192,10 @@ def test_an_engine_that_runs_here_must_pass_the_gate(export):
 def test_int8_for_tensorrt_is_fp16_around_its_integers(export, mini_graph, mini_images, monkeypatch):
     all_integer = importlib.import_module("all_integer")
 
-    def quantised(folder, frames, targets, seed):
+    def quantised(folder, frames, targets, seed, cache, prove):
         assert targets == ("trt",)
         all_integer.write(folder / "graph.fp32.onnx", mini_images[:2], folder / QDQ_GRAPH)
-        return Int8(kind="static", int8_nodes=50, files=(QDQ_GRAPH,)), Int8Cost()
+        return Int8(kind="static", int8_nodes=50, files=(QDQ_GRAPH,)), Int8Cost(), dict([prove("trt")])
 
     monkeypatch.setattr(export_steps, "quantized", quantised)
     monkeypatch.setattr(export_steps, "int8_speed", lambda *arguments, **options: None)
