@@ -129,6 +129,13 @@ def test_run_commands_do_what_they_say(workshop):
             assert saved.exists(), command
 
 
+def test_the_doctor_finds_an_engine_that_runs_here(tmp_path):
+    [command] = [command for command in commands() if command.startswith("brixel-doctor")]
+    result = run(command, tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "default.onnx (built in) on ort: runs" in result.stdout
+
+
 def test_readers_of_a_model_directory_answer(workshop):
     if not (workshop / "vits16.brixel").is_dir():
         pytest.skip("needs the model that the export commands write")

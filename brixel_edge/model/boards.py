@@ -110,3 +110,26 @@ _BOARDS = (
     ),
 )
 BOARDS = {board.name: board for board in _BOARDS}
+
+
+def recognised_board(model: str, memory_bytes: int | None, l4t: str | None) -> Board | None:
+    """The entry of the table that a machine is.
+
+    Args:
+        model: of its device tree.
+        memory_bytes: of the machine; what its system keeps for itself is missing from it.
+        l4t: a Jetson's release, for instance `36.4.3`.
+
+    Returns:
+        None where the table has none.
+    """
+    has_8gb = (memory_bytes or 0) > 5 << 30
+    is_jetpack_7 = l4t is not None and int(l4t.partition(".")[0]) >= 38
+    if "Orin Nano" in model and is_jetpack_7:
+        return None if has_8gb else BOARDS["jetson-orin-nano-jetpack7"]
+    if is_jetpack_7:
+        return None
+    if "Orin Nano" in model:
+        return BOARDS["jetson-orin-nano-8gb" if has_8gb else "jetson-orin-nano"]
+    names = {"AGX Orin": "jetson-agx-orin", "Orin NX": "jetson-orin-nx", "Raspberry Pi 5": "raspberry-pi-5"}
+    return next((BOARDS[name] for part, name in names.items() if part in model), None)

@@ -101,8 +101,8 @@ def proven(engine: Path, runtime: Opened, place: Place, settings: RuntimeSetting
     return runtime
 
 
-def _evidence(engine: Path, runtime: Runtime, place: Place) -> Evidence:
-    bundle = open_bundle(engine.parent)
+def evidence_so_far(engine: Path, bundle: Bundle, place: Place) -> Evidence | None:
+    """Why an engine may be believed at a place, without running it; None where it would have to pass its gate first."""
     if PROOF_NAME not in bundle.receipt.files:
         return NO_EVIDENCE
     if place.is_proven_by_export:
@@ -111,6 +111,15 @@ def _evidence(engine: Path, runtime: Runtime, place: Place) -> Evidence:
     path = passed_path(engine, place.backend)
     if fingerprint is not None and (noted := noted_pass(path, fingerprint)) is not None:
         return Evidence(kind="noted", text=f"proven here at an earlier load ({_figures(noted)})")
+    return None
+
+
+def _evidence(engine: Path, runtime: Runtime, place: Place) -> Evidence:
+    bundle = open_bundle(engine.parent)
+    if (evidence := evidence_so_far(engine, bundle, place)) is not None:
+        return evidence
+    fingerprint = _fingerprint(engine, bundle, place)
+    path = passed_path(engine, place.backend)
     precision = _gate(engine, bundle, place)
     report = _compared(load_proof(bundle.file(PROOF_NAME)), runtime)
     if not report.passes(GATES[precision]):

@@ -6,7 +6,6 @@ it is loaded, and every refusal says how to rebuild. Needs numpy, tensorrt (or t
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import threading
 from collections.abc import Sequence
@@ -25,11 +24,12 @@ from brixel_edge.model.bundle import MANIFEST_NAME, open_bundle
 from brixel_edge.model.engine_file import identity_from_name, read_report
 from brixel_edge.model.spec import ModelSpec
 from brixel_edge.runtimes.backends.cuda_buffers import CudaStream, TensorBuffer
-from brixel_edge.runtimes.backends.first_load import Place, proven
+from brixel_edge.runtimes.backends.first_load import proven
 from brixel_edge.runtimes.backends.trt_checks import (
     INPUT_NAME,
     check_identity,
     check_tensors,
+    place_of_plan,
     plan_of_graph,
 )
 from brixel_edge.runtimes.backends.trt_engine import TrtEngine
@@ -133,23 +133,7 @@ def open_engine(path: Path, settings: RuntimeSettings) -> TrtRuntime:
     plan = path if path.suffix != ".onnx" else plan_of_graph(path, _device_identity)
     is_of_model = plan.with_name(MANIFEST_NAME).is_file()
     runtime = open_trt(plan, open_bundle(plan.parent).spec if is_of_model else None)
-    return proven(plan, runtime, _place(plan), settings) if is_of_model else runtime
-
-
-def _place(plan: Path) -> Place:
-    """The device, and whether the export has proven the plan on it; without a report it is proven at every load."""
-    report, device = read_report(plan), _identity_here(plan)
-    if report is None:
-        return Place(backend="trt", label=device.name, is_noted=False)
-    engine = open_bundle(plan.parent).receipt.engines.get(plan.name)
-    is_the_export_s = engine is not None and engine.proven and engine.report.sha256 == report.sha256
-    return Place(
-        backend="trt",
-        label=device.name,
-        facts={"device": dataclasses.asdict(device)},
-        engine_sha256=report.sha256,
-        is_proven_by_export=is_the_export_s and report.device == device,
-    )
+    return proven(plan, runtime, place_of_plan(plan, _identity_here(plan)), settings) if is_of_model else runtime
 
 
 def open_trt(plan: str | Path, spec: ModelSpec | None = None) -> TrtRuntime:

@@ -6,14 +6,16 @@ Knows nothing of TensorRT's API; every refusal says what to type to rebuild.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
 from brixel_edge.errors import BackendMissing, BundleError
-from brixel_edge.machine.cuda import JETSON_CAPABILITIES, CudaDevice
+from brixel_edge.machine.cuda import JETSON_CAPABILITIES, CudaDevice, DeviceIdentity
 from brixel_edge.machine.tensorrt import EngineKind
+from brixel_edge.model.bundle import open_bundle
 from brixel_edge.model.engine_file import (
     EngineIdentity,
     EngineReport,
@@ -22,6 +24,7 @@ from brixel_edge.model.engine_file import (
     read_report,
 )
 from brixel_edge.model.spec import ModelSpec, Precision
+from brixel_edge.runtimes.backends.first_load import Place
 from brixel_edge.runtimes.runtime import MATERIALISED_PREFIX
 
 LOGGER = logging.getLogger(__name__)
@@ -82,6 +85,22 @@ def misfit(identity: EngineIdentity, report: EngineReport | None, version: str, 
     if version != identity.version and not takes_later:
         return f"was built by TensorRT {identity.version}, here is {version}"
     return None
+
+
+def place_of_plan(plan: Path, device: DeviceIdentity) -> Place:
+    """The device, and whether the export has proven the plan on it; without a report it is proven at every load."""
+    report = read_report(plan)
+    if report is None:
+        return Place(backend="trt", label=device.name, is_noted=False)
+    engine = open_bundle(plan.parent).receipt.engines.get(plan.name)
+    is_the_export_s = engine is not None and engine.proven and engine.report.sha256 == report.sha256
+    return Place(
+        backend="trt",
+        label=device.name,
+        facts={"device": dataclasses.asdict(device)},
+        engine_sha256=report.sha256,
+        is_proven_by_export=is_the_export_s and report.device == device,
+    )
 
 
 def check_identity(

@@ -1,0 +1,1 @@
+"""What a machine can run, what not, why, and what to type."""
