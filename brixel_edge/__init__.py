@@ -9,6 +9,10 @@
     for fm in brixel_edge.stream("vits16.brixel", source="0"):
         ...
 
+    cup = brixel_edge.Prototypes()
+    cup.add("cup", fm, x=320, y=240)
+    cup.find(fm)["cup"].box
+
 Names are loaded at their first use, so that importing the package costs next to nothing.
 """
 
@@ -17,16 +21,18 @@ from __future__ import annotations
 TYPE_CHECKING = False  # typing's own costs milliseconds, in which Ctrl-C is still Python's
 if TYPE_CHECKING:
     from brixel_edge.model.features import FeatureMap
+    from brixel_edge.runtimes.asking.prototypes import Prototypes
     from brixel_edge.runtimes.model import Model, open_model
     from brixel_edge.runtimes.stream.feature_stream import stream
 
     __version__: str
 
-__all__ = ["FeatureMap", "Model", "__version__", "open_model", "stream"]
+__all__ = ["FeatureMap", "Model", "Prototypes", "__version__", "open_model", "stream"]
 
 _HOMES = {
     "FeatureMap": "brixel_edge.model.features",
     "Model": "brixel_edge.runtimes.model",
+    "Prototypes": "brixel_edge.runtimes.asking.prototypes",
     "open_model": "brixel_edge.runtimes.model",
     "stream": "brixel_edge.runtimes.stream.feature_stream",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from brixel_edge.errors import ParityError, SpecError
 from brixel_edge.image.fit import Fit, FittedImage, check_fit, fit_frame
+from brixel_edge.model.feature_space import FeatureSpace, feature_space_of
 from brixel_edge.model.features import FeatureMap
 from brixel_edge.model.spec import UNTRAINED_NOTICE, ModelSpec
 from brixel_edge.runtimes.engines import AUTO
@@ -48,6 +50,12 @@ class Model:
         self.passed_over = opened.passed_over
         self.fit: Fit = fit
         self._runtime: Runtime | None = opened.runtime
+        self._resolved = opened.resolved
+
+    @functools.cached_property
+    def feature_space(self) -> FeatureSpace:
+        """Which other features may be compared with those of this model."""
+        return feature_space_of(self._resolved)
 
     @property
     def engine(self) -> str:
@@ -108,6 +116,7 @@ class Model:
             frame_index=frame_index,
             is_after_gap=is_after_gap,
             frame_bgr=frame_bgr,
+            feature_space=self.feature_space,
         )
 
     def warm_up(self) -> None:

@@ -245,7 +245,8 @@ def test_python_blocks_run_as_written(workshop, monkeypatch, photographs):
     class Enough(Exception):
         pass
 
-    def follow(fm: object) -> None:
+    def follow(fm: object, box: object) -> None:
+        assert box is None or len(box) == 4
         followed.append(fm)
         if len(followed) == 3:
             raise Enough
@@ -259,6 +260,8 @@ def test_python_blocks_run_as_written(workshop, monkeypatch, photographs):
     row, column = np.unravel_index(names["heat"].argmax(), names["heat"].shape)
     assert (row, column) == (240 * 64 // 480, 320 * 64 // 640)
     assert all(isinstance(fm, type(followed[0])) for fm in followed)
+    assert names["things"].names == ("cup",)
+    assert names["cup"].mask.shape == (64, 64)
 
 
 def test_exit_codes_are_those_of_the_errors():

@@ -31,7 +31,10 @@ examples:
   brixel-run vits16.brixel --source drive.mp4 --save features.mp4
   brixel-run vits16.brixel --source photographs/ --save panels
   brixel-run vits16.brixel --camera 0 --budget 900MiB --duration 60
+  brixel-run vits16.brixel --camera 0 --query cup=320,240 --save-prototypes kitchen.prototypes
+  brixel-run vits16.brixel --source drive.mp4 --prototypes kitchen.prototypes --headless --json
 
+In the window: left click on a thing, right click where it is not; n next thing, c forget it, h colours or heat map.
 Esc, q or Ctrl-C end a run; the table of its figures comes first, and the exit code is 0. A second Ctrl-C kills it.
 
 exit codes:
@@ -68,7 +71,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--fit", choices=("stretch", "crop", "pad"), default="stretch", help="frames of another aspect")
     parser.add_argument("--headless", action="store_true", help="show nothing")
     parser.add_argument("--save", metavar="PATH", type=Path, help="video (.mp4 .mkv .mov .avi), or a folder of PNGs")
-    parser.add_argument("--force", action="store_true", help="overwrite what --save names")
+    parser.add_argument("--force", action="store_true", help="overwrite what --save and --save-prototypes name")
+    parser.add_argument(
+        "--query",
+        metavar="[NAME=]X,Y",
+        action="append",
+        default=[],
+        help="look for what is at this pixel of the first frame; several of one name refine it",
+    )
+    parser.add_argument("--prototypes", metavar="FILE", type=Path, help="look for what a .prototypes file holds")
+    parser.add_argument("--save-prototypes", metavar="FILE", type=Path, help="keep what was pointed at in this file")
     parser.add_argument("--duration", metavar="S", type=_positive_number, help="stop after so many seconds")
     parser.add_argument("--frames", metavar="N", type=_positive_count, help="stop after so many frames")
     parser.add_argument(
@@ -122,12 +134,19 @@ def _options(arguments: argparse.Namespace) -> RunOptions:
         BrixelError: a budget, source or path that cannot be.
     """
     budget_bytes = parse_bytes(arguments.budget) if arguments.budget else None
+    from brixel_edge.runtimes.asking.prototype_file import check_prototype_target
+    from brixel_edge.runtimes.asking.prototypes import Prototypes
+    from brixel_edge.runtimes.asking.requests import parse_query
     from brixel_edge.runtimes.pictures.targets import check_target
     from brixel_edge.runtimes.stream.policies import parse_policy
     from brixel_edge.runtimes.stream.run import RunOptions
 
     if arguments.save is not None:
         check_target(arguments.save, is_replacing=arguments.force)
+    queries = tuple(parse_query(text) for text in arguments.query)
+    if arguments.save_prototypes is not None:
+        updated = arguments.save_prototypes == arguments.prototypes
+        check_prototype_target(arguments.save_prototypes, is_replacing=arguments.force or updated)
     return RunOptions(
         model=arguments.model,
         sources=_sources(arguments),
@@ -143,6 +162,9 @@ def _options(arguments: argparse.Namespace) -> RunOptions:
         duration_s=arguments.duration,
         frames=arguments.frames,
         reconnect_s=arguments.reconnect,
+        queries=queries,
+        prototypes=Prototypes.load(arguments.prototypes) if arguments.prototypes is not None else None,
+        save_prototypes=arguments.save_prototypes,
     )
 
 

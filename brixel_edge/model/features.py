@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brixel_edge.errors import SpecError
+from brixel_edge.model.feature_space import FeatureSpace
+from brixel_edge.model.similarity import cosines
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,6 +34,7 @@ class FeatureMap:
         t_stream_s: the stream's own time stamp of the frame [s]; None where it has none.
         source: which of the sources of a stream; without passwords.
         frame_bgr: the frame itself, (H, W, 3) uint8, where the source or caller kept it.
+        feature_space: of the model; maps of one space may be compared.
     """
 
     values: NDArray[np.floating]
@@ -45,6 +48,7 @@ class FeatureMap:
     t_stream_s: float | None = None
     source: str | None = None
     frame_bgr: NDArray[np.uint8] | None = field(default=None, repr=False)
+    feature_space: FeatureSpace | None = None
 
     def __post_init__(self) -> None:
         if self.values.ndim != 3 or self.values.dtype not in (np.float32, np.float16):
@@ -94,14 +98,10 @@ class FeatureMap:
         Raises:
             SpecError: a vector of another width.
         """
-        h, w, dim = self.values.shape
-        query = np.asarray(vector, dtype=np.float32)
-        if query.shape != (dim,):
-            raise SpecError(f"a feature of this map has shape ({dim},), the vector has {query.shape}")
-        cells = self.values.reshape(h * w, dim).astype(np.float32, copy=False)
-        lengths = np.sqrt(np.einsum("nd,nd->n", cells, cells)) * np.linalg.norm(query)
-        cosines = np.divide(cells @ query, lengths, out=np.zeros(h * w, np.float32), where=lengths > 0)
-        return np.clip(cosines, -1, 1).reshape(h, w)
+        query = np.asarray(vector)
+        if query.ndim != 1:
+            raise SpecError(f"a feature of this map has shape ({self.values.shape[2]},), the vector has {query.shape}")
+        return cosines(self.values, query[None])[0]
 
     def _index(self, position: float, axis: int) -> int | None:
         """Cell index along one axis; None outside."""

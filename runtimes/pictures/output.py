@@ -1,4 +1,4 @@
-"""Where the pictures of a run go: a window, a recording, both or nowhere."""
+"""Where the pictures of a run go: a window, a recording, both or nowhere; and where clicks into them lead."""
 
 from __future__ import annotations
 
@@ -8,10 +8,17 @@ from pathlib import Path
 from brixel_edge.image.colours import PcaColours
 from brixel_edge.model.features import FeatureMap
 from brixel_edge.model.spec import UNTRAINED_NOTICE
+from brixel_edge.runtimes.asking.asking import Asking
+from brixel_edge.runtimes.asking.requests import Choose, Forget, Point, Request, Show
 from brixel_edge.runtimes.model import Model
+from brixel_edge.runtimes.pictures.events import Click, WindowEvent
+from brixel_edge.runtimes.pictures.layers import frame_point
 from brixel_edge.runtimes.pictures.painter import Painter
 from brixel_edge.runtimes.pictures.recorder import Recorder, open_recorder
 from brixel_edge.runtimes.pictures.window import Window, open_window
+
+WINDOW_HELP = "click: left on a thing, right where it is not; n next thing, c forget it, h colours or heat map, q ends"
+_KEYS: dict[str, Request] = {"n": Choose(name=None), "c": Forget(), "h": Show()}
 
 
 class Output:
@@ -21,11 +28,16 @@ class Output:
         model: named in the caption.
         window: None for none.
         recorder: None for none.
+        asking: what is looked for in each frame.
     """
 
-    def __init__(self, model: Model, window: Window | None, recorder: Recorder | None) -> None:
+    def __init__(
+        self, model: Model, window: Window | None, recorder: Recorder | None, asking: Asking | None = None
+    ) -> None:
         self._window, self._recorder = window, recorder
+        self._asking = asking or Asking()
         self._painter: Painter | None = None
+        self._last: tuple[FeatureMap, str] | None = None
         h, w = model.spec.grid
         self._facts = f"{model.name}  {h}x{w}x{model.spec.dim}  {model.backend}"
         self._notice = None if model.spec.trained else UNTRAINED_NOTICE
@@ -37,8 +49,8 @@ class Output:
 
     @property
     def is_needed(self) -> bool:
-        """Whether anybody looks at pictures."""
-        return self._window is not None or self._recorder is not None
+        """Whether anybody looks at pictures, or something is looked for in them."""
+        return self._window is not None or self._recorder is not None or self._asking.is_needed
 
     @property
     def was_closed(self) -> bool:
@@ -51,27 +63,53 @@ class Output:
         return self._recorder.description if self._recorder is not None else None
 
     def put(self, features: FeatureMap, t_media_s: float, name: str | None, speed: str = "") -> None:
-        """Paint one result and hand the picture on.
+        """Look for what was asked for, paint the result and hand the picture on.
 
         Args:
-            features: with their frame.
+            features: with their frame, where somebody looks at pictures.
             t_media_s: the frame's place on the source's own time line [s].
             name: of the file, where each frame is one.
             speed: for the caption.
+
+        Raises:
+            SpecError: a query of the command line outside of the frame.
         """
+        if self._last is not None:
+            self._asking.take_requests(self._last[0])
+        self._last = features, speed
+        answer = self._asking.answer(features)
+        if self._window is None and self._recorder is None:
+            return
         if self._painter is None:
             # Images have little in common with the one before; frames have much.
             self._painter = Painter(PcaColours(refresh_every=1) if name else PcaColours())
-        picture = self._painter(features, self._facts + speed, self._notice)
+        picture = self._painter(features, self._facts + speed, self._notice, answer)
         if self._window is not None and self._window.is_open:
             self._window.show(picture)
         if self._recorder is not None:
             self._recorder.write(picture, t_media_s, name)
 
     def poll(self) -> None:
-        """Let the window answer."""
-        if self._window is not None:
-            self._window.poll()
+        """Let the window answer; a click is seen at once, also where no further frame comes."""
+        if self._window is None:
+            return
+        self._window.poll()
+        for event in self._window.take_events():
+            self._hear(event)
+        if self._last is not None and self._painter is not None and self._asking.has_requests and self._window.is_open:
+            features, speed = self._last
+            self._asking.take_requests(features)
+            answer = self._asking.answer(features, is_counted=False)
+            self._window.show(self._painter(features, self._facts + speed, self._notice, answer))
+
+    def _hear(self, event: WindowEvent) -> None:
+        if not isinstance(event, Click):
+            if event.key in _KEYS:
+                self._asking.request(_KEYS[event.key])
+            return
+        place = frame_point(event.x, event.y, self._last[0].frame_size) if self._last is not None else None
+        if place is not None:
+            self._asking.request(Point(x=place[0], y=place[1], is_negative=event.is_negative))
 
     def close(self) -> None:
         """Finish the recording, then remove the window."""
@@ -84,7 +122,12 @@ class Output:
 
 
 def open_output(
-    model: Model, fps: float | None, headless: bool, save: Path | None, say: Callable[[str], None]
+    model: Model,
+    fps: float | None,
+    headless: bool,
+    save: Path | None,
+    say: Callable[[str], None],
+    asking: Asking | None = None,
 ) -> Output:
     """Open what the user asked for, and what the machine has.
 
@@ -94,12 +137,18 @@ def open_output(
         headless: no window.
         save: where to keep the pictures; None keeps none.
         say: told where there is nothing to show pictures on.
+        asking: what is looked for in each frame.
 
     Raises:
         BundleError: nothing can be written at `save`.
+        SpecError: prototypes of another model.
     """
+    if asking is not None:
+        asking.prototypes.check(model.feature_space)
     recorder = open_recorder(save, fps) if save is not None else None
     window = None if headless else open_window(f"brixel-run: {model.name}")
-    if window is None and recorder is None and not headless:
+    if window is not None:
+        say(WINDOW_HELP)
+    elif recorder is None and not headless:
         say("no display here, so nothing is shown; --save out.mp4 keeps the pictures")
-    return Output(model, window, recorder)
+    return Output(model, window, recorder, asking)

@@ -7,6 +7,7 @@ when there is none, and no exception says so.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import logging
 import os
@@ -17,6 +18,8 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from brixel_edge.runtimes.pictures.events import Click, KeyPress, WindowEvent
 
 _LOG = logging.getLogger(__name__)
 _QUIT_KEYS = (27, ord("q"))  # Esc, q
@@ -38,6 +41,10 @@ class Window(Protocol):
         """Let the window answer the mouse and the keys; call it several times a second."""
         ...
 
+    def take_events(self) -> list[WindowEvent]:
+        """Clicks and keys since the last call, but those that close the window."""
+        ...
+
     def close(self) -> None:
         """Remove the window; a second call does nothing."""
         ...
@@ -49,8 +56,14 @@ class OpenCvWindow:
     def __init__(self, title: str) -> None:
         self._title = title
         self._has_picture = False
+        self._events: list[WindowEvent] = []
         self.is_open = True
         cv2.namedWindow(title, cv2.WINDOW_AUTOSIZE | cv2.WINDOW_GUI_NORMAL)
+        cv2.setMouseCallback(title, self._hear)
+
+    def _hear(self, event: int, x: int, y: int, *_: object) -> None:
+        if event in (cv2.EVENT_LBUTTONDOWN, cv2.EVENT_RBUTTONDOWN):
+            self._events.append(Click(x=x, y=y, is_negative=event == cv2.EVENT_RBUTTONDOWN))
 
     def show(self, picture: NDArray[np.uint8]) -> None:
         """Show a picture."""
@@ -63,8 +76,15 @@ class OpenCvWindow:
         if not self.is_open:
             return
         key = cv2.waitKey(1) & 0xFF
+        if 32 <= key < 127 and key not in _QUIT_KEYS:
+            self._events.append(KeyPress(key=chr(key)))
         gone = self._has_picture and cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1
         self.is_open = not (gone or key in _QUIT_KEYS)
+
+    def take_events(self) -> list[WindowEvent]:
+        """Clicks and keys since the last call."""
+        events, self._events = self._events, []
+        return events
 
     def close(self) -> None:
         """Remove it."""
@@ -85,10 +105,27 @@ class TkWindow:
         self._label = tkinter.Label(self._root, borderwidth=0)
         self._label.pack()
         self._image: Any = None
+        self._events: list[WindowEvent] = []
         self.is_open = True
         self._root.protocol("WM_DELETE_WINDOW", self._quit)
         for key in ("<Escape>", "q"):
             self._root.bind(key, self._quit)
+        self._root.bind("<Key>", self._hear_key)
+        # The right button is the second one on a Mac.
+        for button, is_negative in ((1, False), (2, True), (3, True)):
+            self._label.bind(f"<Button-{button}>", functools.partial(self._hear_click, is_negative))
+
+    def _hear_key(self, event: Any) -> None:
+        if len(event.char) == 1 and event.char.isprintable():
+            self._events.append(KeyPress(key=event.char))
+
+    def _hear_click(self, is_negative: bool, event: Any) -> None:
+        self._events.append(Click(x=event.x, y=event.y, is_negative=is_negative))
+
+    def take_events(self) -> list[WindowEvent]:
+        """Clicks and keys since the last call."""
+        events, self._events = self._events, []
+        return events
 
     def _quit(self, *_: object) -> None:
         self.is_open = False

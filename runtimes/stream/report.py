@@ -40,6 +40,7 @@ class RunReport:
         peak_memory_bytes: of the process; None where the system does not say.
         memory_plan: items in bytes, where a budget was given.
         saved: what was written where.
+        found: by prototype: frames, those in which it was found, its last score and box; None where nothing was asked.
     """
 
     model: str
@@ -65,6 +66,7 @@ class RunReport:
     peak_memory_bytes: int | None
     memory_plan: dict[str, int] | None
     saved: str | None
+    found: dict[str, dict[str, Any]] | None = None
 
     @classmethod
     def of_nothing(cls) -> RunReport:
@@ -130,6 +132,9 @@ class RunReport:
             rows.append(("peak memory", format_bytes(self.peak_memory_bytes)))
         if self.saved:
             rows.append(("saved", self.saved))
+        for name, entry in (self.found or {}).items():
+            told = f"in {entry['found']} of {entry['frames']} frames, last similarity {entry['score']:.2f}"
+            rows.append(("found", f"{name} {told}"))
         lines = [f"{name:<12} {value}" for name, value in rows]
         if self.stages:
             lines.append(f"{'[ms]':<12} {'p50':>8} {'p95':>8} {'p99':>8}")

@@ -14,6 +14,9 @@ from brixel_edge.machine.addresses import label_from_address
 from brixel_edge.machine.memory import peak_rss_bytes, rss_bytes
 from brixel_edge.model.bundle import ResolvedModel
 from brixel_edge.model.spec import UNTRAINED_NOTICE
+from brixel_edge.runtimes.asking.asking import Asking
+from brixel_edge.runtimes.asking.prototypes import Prototypes
+from brixel_edge.runtimes.asking.requests import Point
 from brixel_edge.runtimes.engines import load_backend
 from brixel_edge.runtimes.model import Model, model_from_engine
 from brixel_edge.runtimes.opening import open_engine_of_model
@@ -54,6 +57,9 @@ class RunOptions:
         duration_s: stop after so long [s].
         frames: stop after so many.
         reconnect_s: how long a lost camera is tried again [s].
+        queries: points into the first frame.
+        prototypes: to begin with.
+        save_prototypes: file that they are kept in.
     """
 
     model: str | None = None
@@ -70,6 +76,9 @@ class RunOptions:
     duration_s: float | None = None
     frames: int | None = None
     reconnect_s: float = 30.0
+    queries: tuple[Point, ...] = ()
+    prototypes: Prototypes | None = None
+    save_prototypes: Path | None = None
 
     @property
     def has_pictures(self) -> bool:
@@ -110,6 +119,7 @@ class StreamRun:
         self._is_image = self._has_said_last = False
         self._last_line_s = self._last_result_s = 0.0
         self._output: Output | None = None
+        self._asking = Asking(options.prototypes, options.queries, options.save_prototypes, say)
         self._plan: MemoryPlan | None = None
         self._engine = EngineThread(
             self._open_model,
@@ -185,7 +195,12 @@ class StreamRun:
         stream, model = self._engine.stream, self._engine.model
         self._say(f"{stream.description} -> {model.name}: {model.engine}, {model.proof}")
         self._output = open_output(
-            self._engine.model, stream.sources[0].fps, self._options.headless, self._options.save, self._say
+            self._engine.model,
+            stream.sources[0].fps,
+            self._options.headless,
+            self._options.save,
+            self._say,
+            self._asking,
         )
         self._last_line_s = time.monotonic()
 
@@ -270,4 +285,5 @@ class StreamRun:
             peak_memory_bytes=peak_rss_bytes(),
             memory_plan=self._plan.items if self._plan else None,
             saved=self._output.saved if self._output else None,
+            found=self._asking.summary() or None,
         )

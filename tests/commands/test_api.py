@@ -52,7 +52,7 @@ def test_names_are_those_promised():
     import brixel_edge
 
     assert brixel_edge.__version__ == version("brixel-edge")
-    assert set(dir(brixel_edge)) >= {"FeatureMap", "open_model", "stream", "__version__"}
+    assert set(dir(brixel_edge)) >= {"FeatureMap", "Prototypes", "open_model", "stream", "__version__"}
     with pytest.raises(AttributeError, match="no attribute 'open_modell'"):
         brixel_edge.open_modell  # noqa: B018 - the access is the test
 

@@ -16,8 +16,9 @@ from brixel_edge.errors import BundleError, SpecError
 from brixel_edge.model.features import FeatureMap
 from brixel_edge.runtimes.pictures import recorder, window
 from brixel_edge.runtimes.pictures.h264_video import H264Video
+from brixel_edge.runtimes.pictures.layers import colours_on_frame, pane_size
 from brixel_edge.runtimes.pictures.opencv_video import OpenCvVideo
-from brixel_edge.runtimes.pictures.painter import Painter, colours_on_frame, pane_size
+from brixel_edge.runtimes.pictures.painter import Painter
 from brixel_edge.runtimes.pictures.png_folder import PngFolder
 from brixel_edge.runtimes.pictures.recorder import open_recorder
 from brixel_edge.runtimes.pictures.targets import check_target
