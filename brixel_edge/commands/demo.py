@@ -15,6 +15,8 @@ from typing import Any
 from brixel_edge.commands.command import add_common_arguments, run_command
 from brixel_edge.errors import BrixelError, BuildError, SpecError
 from brixel_edge.machine.files import replacing
+from brixel_edge.model.bundle import MANIFEST_NAME
+from brixel_edge.model.receipt import Receipt, read_receipt
 from brixel_edge.model.spec import UNTRAINED_NOTICE
 
 PROGRAM = "brixel-demo"
@@ -52,25 +54,24 @@ def run_tool(command: str, *arguments: str) -> str:
     return run.stdout
 
 
-def export_both(out: Path) -> dict[str, dict[str, Any]]:
+def export_both(out: Path) -> dict[str, Receipt]:
     """The built-in model and its baseline as model directories; their receipts by name."""
-    import json
-
     receipts = {}
     for name, flags in (("default", ()), ("baseline", ("--adapter", "none"))):
-        receipts[name] = json.loads(run_tool("export", "--out", str(out / f"{name}.brixel"), "--json", *flags))
+        run_tool("export", "--out", str(out / f"{name}.brixel"), "--json", *flags)
+        receipts[name] = read_receipt(out / f"{name}.brixel" / MANIFEST_NAME)
     return receipts
 
 
-def parity_table(receipts: dict[str, dict[str, Any]]) -> str:
+def parity_table(receipts: dict[str, Receipt]) -> str:
     """How far each graph is from PyTorch."""
     lines = [f"{'against PyTorch, in ONNX Runtime':34}{'grid':>9}{'cosine':>11}{'worst 1 %':>11}{'rel. error':>12}"]
     for name, receipt in receipts.items():
-        grid = "x".join(map(str, receipt["spec"]["grid"]))
-        for graph, parity in receipt["parity"].items():
+        grid = "x".join(map(str, receipt.spec.grid))
+        for graph, parity in receipt.parity.items():
             lines.append(
-                f"{name + '/' + graph:34}{grid:>9}{parity['cosine_mean']:11.6f}{parity['cosine_p01']:11.6f}"
-                f"{parity['frobenius']:12.1e}"
+                f"{name + '/' + graph:34}{grid:>9}{parity.cosine_mean:11.6f}{parity.cosine_p01:11.6f}"
+                f"{parity.frobenius:12.1e}"
             )
     return "\n".join(lines)
 
@@ -137,7 +138,8 @@ def demo(out: Path, seconds: float) -> tuple[dict[str, Any], str]:
     statistics.write_text(f"{table}\n\n{UNTRAINED_NOTICE}\n\n{text}", encoding="utf-8")
     written = {"model": model, "video": video, "still": still, "statistics": statistics}
     lines = [text.rstrip(), "", UNTRAINED_NOTICE, *(f"{what:11}{path}" for what, path in written.items())]
-    record = {"parity": {n: r["parity"] for n, r in receipts.items()}, **{k: str(v) for k, v in written.items()}}
+    parity = {name: receipt.to_json()["parity"] for name, receipt in receipts.items()}
+    record = {"parity": parity, **{what: str(path) for what, path in written.items()}}
     return record, "\n".join(lines)
 
 

@@ -18,6 +18,7 @@ from brixel_edge.model.spec import UNTRAINED_NOTICE, parse_size
 
 if TYPE_CHECKING:
     from brixel_edge.model.adapters import ConvSettings
+    from brixel_edge.training.record import TrainRecord
     from brixel_edge.training.settings import TrainSettings
 
 PROGRAM = "brixel-train"
@@ -219,23 +220,23 @@ def _load_torch_side() -> None:
         raise BackendMissing(f"{PROGRAM} needs {error.name}: pip install 'brixel-edge[train]'") from error
 
 
-def summary(record: dict[str, Any]) -> str:
+def summary(record: TrainRecord) -> str:
     """The record for people."""
     from brixel_edge.training.results import ADAPTER_NAME
     from brixel_edge.training.validation import METRICS
 
-    out, best = record["settings"]["out"], record["best"]
+    out, best = record.settings.out, record.best
     lines = [
-        f"wrote {Path(out) / ADAPTER_NAME}: step {record['best_step']} of {record['total_steps']}, "
-        f"{record['parameters'] / 1e6:.2f} M parameters, {record['images_per_s']:.2f} images/s",
-        f"  licence of the backbone's weights: {record['licence']}",
+        f"wrote {out / ADAPTER_NAME}: step {record.best_step} of {record.total_steps}, "
+        f"{record.parameters / 1e6:.2f} M parameters, {record.images_per_s:.2f} images/s",
+        f"  licence of the backbone's weights: {record.licence}",
     ]
-    if not record["is_backbone_trained"]:
+    if not record.is_backbone_trained:
         lines.append(f"  {UNTRAINED_NOTICE}")
     if best:
-        lines.append(f"  {best['photographs']} photographs held out, against the teacher's map:")
+        lines.append(f"  {best.photographs} photographs held out, against the teacher's map:")
         lines.append(f"{'':>16}  {'bilinear':>10}  {'student':>10}")
-        lines += [f"{name:>16}  {best['baseline'][name]:10.4f}  {best['student'][name]:10.4f}" for name in METRICS]
+        lines += [f"{name:>16}  {best.baseline[name]:10.4f}  {best.student[name]:10.4f}" for name in METRICS]
     return "\n".join(lines)
 
 
@@ -262,7 +263,7 @@ def main(argv: list[str] | None = None) -> int:
         settings = settings_from_arguments(arguments)
         with logging_redirect_tqdm([logging.getLogger(LOGGER_NAME)]):
             record = train(settings, lambda line: tqdm.write(f"{PROGRAM}: {line}", file=sys.stderr))
-        return record, summary(record)
+        return record.to_json(), summary(record)
 
     with _quiet_unless_first():
         return run_command(build_parser(), command, argv)

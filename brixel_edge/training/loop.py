@@ -9,14 +9,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import closing, nullcontext
-from typing import Any
 
 from brixel_edge.machine.progress import progress
 from brixel_edge.training.best import BestWeights
 from brixel_edge.training.loss_watch import LossWatch
 from brixel_edge.training.prefetch import prefetched
 from brixel_edge.training.processes import joined_processes
-from brixel_edge.training.record import Pace, record_of
+from brixel_edge.training.record import Pace, TrainRecord, record_of
 from brixel_edge.training.results import RunLog, write_record
 from brixel_edge.training.settings import EVALUATIONS, TrainSettings, learning_rate_at
 from brixel_edge.training.setup import Run, chosen_device, run_from_settings
@@ -29,7 +28,7 @@ Say = Callable[[str], None]
 """Called with one line per evaluation."""
 
 
-def train(settings: TrainSettings, say: Say | None = None) -> dict[str, Any]:
+def train(settings: TrainSettings, say: Say | None = None) -> TrainRecord:
     """Train an adapter.
 
     Args:
@@ -37,7 +36,7 @@ def train(settings: TrainSettings, say: Say | None = None) -> dict[str, Any]:
         say: called by the first process with one line per evaluation; None says nothing.
 
     Returns:
-        the record that is also in `train.json`; `is_first` says whether this process writes results.
+        the record, in every process; the first one writes it to `train.json`.
 
     Raises:
         BrixelError: bad data, settings or weights; a loss that is not a number; no evaluation that gave one; weights
@@ -57,9 +56,9 @@ def train(settings: TrainSettings, say: Say | None = None) -> dict[str, Any]:
             _train_steps(run, state, pace, best, log, say)
         record = record_of(run, state, pace)
         if processes.is_first:
-            write_record(settings.out, record)
+            write_record(settings.out, record.to_json())
         best.finish()
-        return {**record, "is_first": processes.is_first}
+        return record
 
 
 def _opened_log(run: Run, step: int) -> closing[RunLog] | nullcontext[None]:
@@ -104,11 +103,11 @@ def _is_due(step: int, every: int, total: int) -> bool:
 
 def _evaluate(run: Run, state: RunState, pace: Pace, best: BestWeights, log: RunLog | None, say: Say | None) -> None:
     result = run.validator.evaluate(run.distiller)
-    state.evaluations.append({"step": state.step, **result.to_json()})
+    state.evaluations.append(result.scores(state.step))
     best.consider(result.student["total"])
     if log:
         log.evaluation(state.step, result)
-        write_record(run.settings.out, record_of(run, state, pace))
+        write_record(run.settings.out, record_of(run, state, pace).to_json())
         if say:
             say(_evaluation_line(state.step, run.total_steps, result, pace))
 

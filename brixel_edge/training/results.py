@@ -13,7 +13,6 @@ import platform
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from torch.utils.tensorboard.writer import SummaryWriter
@@ -129,7 +128,7 @@ def _is_whole(row: dict[str, str | None]) -> bool:
         return False
 
 
-def write_record(out: Path, record: dict[str, Any]) -> None:
+def write_record(out: Path, record: dict[str, object]) -> None:
     """Write `train.json`; a full disk is reported only."""
     try:
         write_atomically(out / RECORD_NAME, (json.dumps(record, indent=2) + "\n").encode())

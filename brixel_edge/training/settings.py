@@ -129,11 +129,11 @@ class TrainSettings:
         if self.cache is not None and self.cache_budget_bytes <= 0:
             raise SpecError("--cache needs --cache-budget, for instance --cache-budget 20GiB")
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """All settings as plain JSON values."""
         return _plain(dataclasses.asdict(self))
 
-    def defining(self, data_hash: str, backbone_hash: str) -> dict[str, Any]:
+    def defining(self, data_hash: str, backbone_hash: str) -> dict[str, object]:
         """What decides the weights that come out, as plain JSON values: settings, data and backbone by hash."""
         record = self.to_json()
         length = {name: record[name] for name in ("epochs", "steps", "warmup_steps")}
@@ -174,7 +174,7 @@ def learning_rate_at(step: int, settings: TrainSettings, warmup: int, total: int
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 
 
-def differing(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
+def differing(ours: dict[str, object], theirs: dict[str, object]) -> list[str]:
     """`name: theirs, now ours` for each entry that differs."""
     names = sorted(ours.keys() | theirs.keys())
     return [f"{name}: {theirs.get(name)}, now {ours.get(name)}" for name in names if ours.get(name) != theirs.get(name)]

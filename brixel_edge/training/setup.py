@@ -7,7 +7,6 @@ import hashlib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +18,7 @@ from brixel_edge.network.student import Student, build_refiner
 from brixel_edge.training.batches import IndexedData, StreamedData, validation_batches
 from brixel_edge.training.batchnorm import scale_momentum, synced_batchnorm
 from brixel_edge.training.epochs import check_batch
+from brixel_edge.training.facts import DataFacts, RunFacts
 from brixel_edge.training.photograph_index import PhotographIndex, index_photographs
 from brixel_edge.training.photograph_sources import resolve_sources
 from brixel_edge.training.photograph_stream import StreamedPhotographs
@@ -54,8 +54,8 @@ class Run:
     validator: Validator
     total_steps: int
     warmup_steps: int
-    defining: dict[str, Any]
-    facts: dict[str, Any]
+    defining: dict[str, object]
+    facts: RunFacts
 
 
 def chosen_device(kind: str) -> str:
@@ -110,16 +110,16 @@ def run_from_settings(settings: TrainSettings, processes: Processes, device: str
         validator=validator,
         total_steps=total,
         warmup_steps=warmup,
-        defining={**settings.defining(facts["hash"], backbone_hash), **dataclasses.asdict(arithmetics)},
-        facts={
-            "data": facts,
-            "val": val_facts,
-            "backbone_hash": backbone_hash,
-            "device": torch.cuda.get_device_name(place) if device == "cuda" else "cpu",
-            "processes": processes.world,
-            "threads": torch.get_num_threads(),
-            "arithmetic": dataclasses.asdict(arithmetics),
-        },
+        defining={**settings.defining(facts.hash, backbone_hash), **dataclasses.asdict(arithmetics)},
+        facts=RunFacts(
+            data=facts,
+            val=val_facts,
+            backbone_hash=backbone_hash,
+            device=torch.cuda.get_device_name(place) if device == "cuda" else "cpu",
+            processes=processes.world,
+            threads=torch.get_num_threads(),
+            arithmetic=arithmetics,
+        ),
     )
 
 
@@ -152,7 +152,7 @@ def _cache(settings: TrainSettings, backbone_hash: str, arithmetics: Arithmetics
 
 def _training_data(
     settings: TrainSettings, processes: Processes, maker: SampleMaker
-) -> tuple[IndexedData | StreamedData, dict[str, Any]]:
+) -> tuple[IndexedData | StreamedData, DataFacts]:
     sources = resolve_sources(settings.data)
     rank, world, seed = processes.rank, processes.world, settings.seed
     if sources.streams:
@@ -160,23 +160,24 @@ def _training_data(
         stream = StreamedPhotographs(sources.streams, rank, world, seed)
         digest = hashlib.sha256("\n".join(sources.streams).encode()).hexdigest()
         data = StreamedData(stream, maker, share=settings.batch // world, seed=seed)
-        return data, {"hash": digest, "hash_of": "names of the shards", "shards": len(sources.streams)}
+        return data, DataFacts(hash=digest, hash_of="names of the shards", shards=len(sources.streams))
     index = index_photographs(sources.paths, settings.workers, is_shown=processes.is_first)
     hashes = processes.gather(index.data_hash)
     if len(set(hashes)) > 1:
         raise DataError("the processes see different photographs; give all machines the same --data")
     data = IndexedData(index, maker, batch=settings.batch, seed=seed, rank=rank, world=world)
     check_batch(data.eligible, settings.batch, world, seed)
-    return data, {**_index_facts(index), "too_small": int((~data.eligible.any(1)).sum())}
+    return data, _index_facts(index, too_small=int((~data.eligible.any(1)).sum()))
 
 
-def _index_facts(index: PhotographIndex) -> dict[str, Any]:
-    return {
-        "hash": index.data_hash,
-        "hash_of": "name, bytes and size of every photograph",
-        "photographs": len(index),
-        "left_out": index.left_out.counts,
-    }
+def _index_facts(index: PhotographIndex, too_small: int | None = None) -> DataFacts:
+    return DataFacts(
+        hash=index.data_hash,
+        hash_of="name, bytes and size of every photograph",
+        photographs=len(index),
+        left_out=index.left_out.counts,
+        too_small=too_small,
+    )
 
 
 def _check_streamed(settings: TrainSettings, world: int) -> None:
@@ -213,7 +214,7 @@ def _lengths(settings: TrainSettings, data: IndexedData | StreamedData) -> tuple
     return total, settings.warmup_steps if settings.warmup_steps is not None else epoch
 
 
-def _validator(settings: TrainSettings, processes: Processes, scale: int) -> tuple[Validator, dict[str, Any]]:
+def _validator(settings: TrainSettings, processes: Processes, scale: int) -> tuple[Validator, DataFacts]:
     sources = resolve_sources(settings.val)
     if sources.streams:
         raise DataError("--val must be read again and again; give a folder or local .tar shards")

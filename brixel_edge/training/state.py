@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from brixel_edge.errors import BundleError, SpecError
+from brixel_edge.model.json_form import fields_from_json, fields_to_json
 from brixel_edge.training.checkpoints import checkpoint_files, last_checkpoint, save_checkpoint
+from brixel_edge.training.facts import Scores
 from brixel_edge.training.prefetch import Position
 from brixel_edge.training.processes import Processes
 from brixel_edge.training.settings import differing
@@ -41,7 +42,7 @@ class RunState:
     best: float = math.inf
     best_step: int = -1
     best_weights: dict[str, Tensor] | None = None
-    evaluations: list[dict[str, Any]] = field(default_factory=list)
+    evaluations: list[Scores] = field(default_factory=list)
     seconds: float = 0.0
 
 
@@ -66,7 +67,7 @@ def save_state(run: Run, state: RunState, seconds: float) -> None:
         "best": state.best,
         "best_step": state.best_step,
         "best_weights": state.best_weights,
-        "evaluations": state.evaluations,
+        "evaluations": [fields_to_json(scores) for scores in state.evaluations],
         "seconds": seconds,
     }
     save_checkpoint(run.settings.out / CHECKPOINTS, state.step, content)
@@ -100,7 +101,7 @@ def restored_state(run: Run) -> RunState:
         best=content["best"],
         best_step=content["best_step"],
         best_weights=content.get("best_weights"),  # runs begun before 2026-11-21 have them in their adapter file only
-        evaluations=content["evaluations"],
+        evaluations=[fields_from_json(Scores, scores, "evaluations") for scores in content["evaluations"]],
         seconds=content["seconds"],
     )
 

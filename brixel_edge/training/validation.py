@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from brixel_edge.network.student import backbone_view
+from brixel_edge.training.facts import Scores
 from brixel_edge.training.losses import LossSettings, distillation_loss, edge_loss, l1_loss, principal_directions
 from brixel_edge.training.prefetch import Batch, BatchJobs, prefetched
 from brixel_edge.training.processes import Processes
@@ -89,9 +90,9 @@ class Evaluation:
     photographs: int
     examples: tuple[Example, ...] = ()
 
-    def to_json(self) -> dict[str, object]:
-        """Without the examples."""
-        return {BASELINE: self.baseline, STUDENT: self.student, "photographs": self.photographs}
+    def scores(self, step: int) -> Scores:
+        """As the record keeps them, after so many steps."""
+        return Scores(step=step, baseline=self.baseline, student=self.student, photographs=self.photographs)
 
 
 @torch.no_grad()

@@ -23,9 +23,9 @@ def best_run(folders, tmp_path_factory, in_tiny_world):
     )
     with in_tiny_world():
         record = train(settings)
-        totals = {item["step"]: item["student"]["total"] for item in record["evaluations"]}
+        totals = {scores.step: scores.student["total"] for scores in record.evaluations}
         best_step = min(totals, key=totals.get)
-        assert record["best_step"] == best_step < STEPS
+        assert record.best_step == best_step < STEPS
         ended = dataclasses.replace(settings, steps=best_step, out=root / "ended")
         train(ended)
     return settings, best_step, last_state(ended)["refiner"]
@@ -52,7 +52,7 @@ def test_a_resumed_run_knows_the_best_evaluation_before_the_crash(best_run, tmp_
     resumed = dataclasses.replace(settings, out=tmp_path / "resumed")
     cut_short(resumed, STEPS - 1, monkeypatch)
     record = train(dataclasses.replace(resumed, is_resumed=True))
-    assert record["best_step"] == best_step
+    assert record.best_step == best_step
     assert same_bits(weights(resumed), expected)
 
 
@@ -66,7 +66,7 @@ def test_weights_that_could_not_be_written_are_written_when_the_same_command_res
             train(settings)
     assert not (settings.out / "adapter.safetensors").exists()
     record = train(dataclasses.replace(settings, is_resumed=True))
-    assert record["best_step"] == STEPS and same_bits(weights(settings), last_state(settings)["refiner"])
+    assert record.best_step == STEPS and same_bits(weights(settings), last_state(settings)["refiner"])
 
 
 def spoilt(monkeypatch, steps):
@@ -95,4 +95,4 @@ def test_an_evaluation_that_gives_no_number_is_named_and_passed_over(settings, m
     spoilt(monkeypatch, {1})
     with caplog.at_level(logging.WARNING):
         record = train(settings)
-    assert record["best_step"] == 4 and "the evaluation at step 8 is not a number" in caplog.text
+    assert record.best_step == 4 and "the evaluation at step 8 is not a number" in caplog.text

@@ -33,7 +33,7 @@ def test_a_run_writes_weights_that_load_and_a_record_of_how(uninterrupted):
     assert written["settings"]["losses"]["spectral"] == 0.1 and torch.__version__.startswith(
         written["versions"]["torch"]
     )
-    assert written["backbone_hash"] == record["backbone_hash"] and len(written["evaluations"]) == 2
+    assert written["backbone_hash"] == record.facts.backbone_hash and len(written["evaluations"]) == 2
     assert set(written["best"]["student"]) == {"cosine", "cosine_centred", "l1", "edge", "total"}
     backbone = load_backbone("tiny")
     student = load_student(backbone, settings.out / "adapter.safetensors")
@@ -55,16 +55,16 @@ def test_the_curve_has_every_step_and_goes_down(uninterrupted):
 
 def test_training_brings_the_student_closer_to_the_teacher_on_other_photographs(uninterrupted):
     _, record = uninterrupted
-    first, last = (item["student"] for item in record["evaluations"])
+    first, last = (scores.student for scores in record.evaluations)
     assert last["l1"] < first["l1"] and last["edge"] < first["edge"] and last["cosine"] > first["cosine"]
-    baselines = [item["baseline"] for item in record["evaluations"]]
+    baselines = [scores.baseline for scores in record.evaluations]
     assert baselines[0] == baselines[1]
 
 
 def test_the_backbone_stays_as_it_was_and_adapter_and_head_move(uninterrupted):
     settings, record = uninterrupted
 
-    assert weights_hash(load_backbone("tiny")) == record["backbone_hash"]
+    assert weights_hash(load_backbone("tiny")) == record.facts.backbone_hash
     before = build_refiner(32, 2).state_dict()
     moved = {key for key, value in weights(settings).items() if not torch.equal(value, before[key])}
     assert {"adapter.spm.stem.0.weight", "head.out_conv.weight", "adapter.level_embed"} <= moved
@@ -80,7 +80,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_one_others(settings, unin
 
 def test_one_photograph_a_step_is_enough_for_batchnorm(settings):
     record = train(dataclasses.replace(settings, batch=1, steps=20, eval_every=20))
-    assert record["best"]["student"]["total"] < 1.1 * record["best"]["baseline"]["total"]
+    assert record.best.student["total"] < 1.1 * record.best.baseline["total"]
 
 
 def test_each_loss_term_can_be_left_out(settings):
@@ -96,14 +96,14 @@ def test_the_conv_adapter_is_trained_and_loads(settings, full_frame, tmp_path):
     record = train(dataclasses.replace(settings, adapter="conv", conv=conv, steps=4, eval_every=4, **cached))
     student = load_student(load_backbone("tiny"), settings.out / "adapter.safetensors", "conv")
     image = torch.zeros(1, 3, 128, 128) if full_frame else torch.zeros(1, 3, 32, 32)
-    assert student(image).shape == (1, 32, 8, 8) and np.isfinite(record["best"]["student"]["total"])
+    assert student(image).shape == (1, 32, 8, 8) and np.isfinite(record.best.student["total"])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_other_families_of_backbones(settings, family, monkeypatch):
     monkeypatch.setitem(BACKBONES, family, BackboneSpec(**dict(TINY, timm_name=FAMILIES[family])))
     record = train(dataclasses.replace(settings, backbone=family, steps=1, eval_every=1, warmup_steps=0))
-    assert np.isfinite(record["best"]["student"]["total"])
+    assert np.isfinite(record.best.student["total"])
 
 
 def test_patch_14(settings):
@@ -163,9 +163,9 @@ def test_a_few_minutes_on_real_photographs_beat_the_bilinear_baseline(shared, tm
             cache_budget_bytes=2**30,
         )
     )
-    best = record["best"]
-    print(json.dumps(record["evaluations"], indent=1))
-    assert best["photographs"] == len(held_out)
-    assert best["student"]["l1"] < 0.97 * best["baseline"]["l1"]
-    assert best["student"]["edge"] < 0.97 * best["baseline"]["edge"]
-    assert best["student"]["cosine"] > best["baseline"]["cosine"]
+    best = record.best
+    print(json.dumps(record.to_json()["evaluations"], indent=1))
+    assert best.photographs == len(held_out)
+    assert best.student["l1"] < 0.97 * best.baseline["l1"]
+    assert best.student["edge"] < 0.97 * best.baseline["edge"]
+    assert best.student["cosine"] > best.baseline["cosine"]

@@ -28,7 +28,7 @@ def test_a_full_disk_while_training_is_survived(settings, monkeypatch, caplog):
     monkeypatch.setattr(checkpoints, "write_atomically", full)
     with caplog.at_level(logging.WARNING):
         record = train(settings)
-    assert record["step"] == STEPS and "the last good one is" in caplog.text
+    assert record.step == STEPS and "the last good one is" in caplog.text
     assert last_state(settings)["step"] == 4
     assert (settings.out / "adapter.safetensors").is_file()
 

@@ -20,7 +20,7 @@ from brixel_edge.training.views import ViewSettings
 def test_sizes_crops_and_flips_mix_in_one_run(settings):
     views = ViewSettings(sizes=((32, 32), (32, 64), (64, 32)), crops="random", flips=True, max_upscale=1.7)
     record = train(dataclasses.replace(settings, views=views, batch=2, steps=8, eval_every=8))
-    assert record["step"] == 8 and np.isfinite(record["best"]["student"]["total"])
+    assert record.step == 8 and np.isfinite(record.best.student["total"])
 
 
 def test_a_size_that_does_not_fit_the_patch_is_refused(settings):
@@ -38,8 +38,8 @@ def test_a_photograph_that_turns_out_damaged_is_replaced_and_counted(settings, f
     (data / "notes.txt").write_text("no picture")
     with caplog.at_level(logging.WARNING):
         record = train(dataclasses.replace(settings, data=(str(data),)))
-    assert record["left_out_while_training"] == {"truncated or damaged": 1}
-    assert record["data"]["left_out"] == {"not an image": 1}
+    assert record.left_out_while_training == {"truncated or damaged": 1}
+    assert record.facts.data.left_out == {"not an image": 1}
     assert caplog.text.count("train03.jpg: truncated or damaged") == 1
 
 
@@ -69,7 +69,7 @@ def test_held_out_photographs_that_are_too_small_are_refused(settings, tmp_path)
 def test_shards_are_as_good_as_a_folder(settings, folders, tmp_path):
     write_shards(tmp_path, folders / "train", 2)
     record = train(dataclasses.replace(settings, data=(str(tmp_path / "part-{0..1}.tar"),), steps=2, eval_every=2))
-    assert record["data"]["photographs"] == 11
+    assert record.facts.data.photographs == 11
 
 
 def test_cached_maps_spare_the_teacher_and_change_nothing(settings, tmp_path, monkeypatch):
@@ -86,7 +86,7 @@ def test_cached_maps_spare_the_teacher_and_change_nothing(settings, tmp_path, mo
     # 11 photographs in batches of 4: at most those that no batch of the first run had, and the 3 held out.
     assert sum(seen) - 3 <= 11 - len(list((tmp_path / "maps").glob("*/*.npz"))) or sum(seen) == 3
     assert same_bits(weights(again), weights(cached))
-    assert first["settings"]["cache"] == str(tmp_path / "maps")
+    assert first.to_json()["settings"]["cache"] == str(tmp_path / "maps")
 
 
 def test_a_cache_over_its_budget_is_refused(settings, tmp_path):

@@ -37,7 +37,7 @@ def test_two_processes_learn_what_one_learns_with_the_same_batch(started, settin
         assert two["total"] == pytest.approx(one["total"], rel=1e-3)
     result = json.loads((settings.out / "train.json").read_text())
     assert result["processes"] == 2 and result["evaluations"][-1]["photographs"] == 3
-    for name, value in record["evaluations"][-1]["student"].items():
+    for name, value in record.evaluations[-1].student.items():
         assert result["evaluations"][-1]["student"][name] == pytest.approx(value, rel=2e-3)
 
 

@@ -42,7 +42,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(started, settings, uninterrupted)
     assert same_bits(weights(settings), weights(whole))
     assert same_bits(last_state(settings)["refiner"], last_state(whole)["refiner"])
     assert read_curve(curve) == read_curve(whole.out / "losses.csv")
-    assert json.loads((settings.out / "train.json").read_text())["evaluations"] == record["evaluations"]
+    assert json.loads((settings.out / "train.json").read_text())["evaluations"] == record.to_json()["evaluations"]
 
 
 def test_a_damaged_checkpoint_costs_steps_but_changes_nothing(settings, uninterrupted, monkeypatch, caplog):
