@@ -7,22 +7,23 @@
     lowering/   the plan written as each backend wants it, and its kernels counted
     proof       the graph on its real backend, against the float graph
 
-Speed is judged by the caller, with `choice.speed`, since only it knows the other engines.
+A caller with a gate of its own takes plan after plan from `prepare`. Speed is judged by the caller, with
+`choice.speed`, since only it knows the other engines.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from brixel_edge.calib.choice.curve import measure_curve, save_curve
 from brixel_edge.calib.choice.memory import require_memory
-from brixel_edge.calib.choice.plan import Int8Plan, make_plan
-from brixel_edge.calib.choice.search import first_plan_that_holds
+from brixel_edge.calib.choice.plan import Int8Plan, Planner
+from brixel_edge.calib.choice.search import Found, PlanSearch
 from brixel_edge.calib.choice.sensitivity import sweep
 from brixel_edge.calib.frames import FrameStore, require_variety
 from brixel_edge.calib.graph import load_graph
@@ -30,6 +31,7 @@ from brixel_edge.calib.layers import find_layers
 from brixel_edge.calib.lowering.targets import GRAPH_NAMES, Int8Target, IntegerWriter
 from brixel_edge.calib.proof import Bounds, Judge, Proven, judge_from_float, require_smoothing_left_the_function
 from brixel_edge.calib.ranges.cache import cached_calibration
+from brixel_edge.calib.ranges.calibration import Calibration
 from brixel_edge.calib.split import split_frames
 from brixel_edge.errors import SpecError
 from brixel_edge.machine.files import sha256_of
@@ -120,30 +122,81 @@ class Int8Report:
         }
 
 
-def quantize(
-    graph: Path,
-    frames: FrameStore,
-    *,
-    out_dir: Path,
-    settings: Settings = Settings(),
-    require: Callable[[Int8Target], None] = lambda target: None,
-) -> Int8Report:
-    """Make the INT8 graphs of a float graph, with plan, calibration and curve beside them.
+@dataclass(frozen=True, kw_only=True)
+class Quantization:
+    """A calibrated graph and the search for its plan; made by `prepare`.
+
+    Attributes:
+        folder: of all files.
+        settings: how.
+        calibration: of the graph.
+        writer: of its INT8 graphs.
+        search: for the plan.
+        frames: how many calibrate, choose, and judge.
+        frames_sha256: digest of the frames of each of these parts.
+        begin_s: when it began, by the process's clock.
+    """
+
+    folder: Path
+    settings: Settings
+    calibration: Calibration = field(repr=False)
+    writer: IntegerWriter = field(repr=False)
+    search: PlanSearch = field(repr=False)
+    frames: Mapping[str, int]
+    frames_sha256: Mapping[str, str]
+    begin_s: float
+
+    def next_plan(self, refusal: str = "") -> Found:
+        """The next plan that holds on frames that neither calibrated nor chose; its graphs are written.
+
+        Args:
+            refusal: what a gate of the caller's said of the plan before; the worst nodes return to floating point.
+
+        Raises:
+            BuildError: a backend runs the lowering in floating point.
+            ParityError: no plan reaches the bounds with a useful share of INT8.
+        """
+        return self.search.next_plan(refusal)
+
+    def finish(self, found: Found) -> Int8Report:
+        """Write plan and curve of the plan that is kept, and say what became of the graph."""
+        found.plan.save(self.folder / PLAN_NAME)
+        files, curve_ms = [CALIBRATION_NAME, PLAN_NAME, *dict.fromkeys(entry.file for entry in found.proven)], {}
+        if self.settings.curve_points:
+            target, points = self.settings.targets[0], self.settings.curve_points
+            measured, curve_ms = measure_curve(target, found.plan, self.writer, found.judge, points=points)
+            save_curve(measured, found.plan, target, self.folder / CURVE_NAME)
+            files.append(CURVE_NAME)
+        smoothing = self.calibration.smoothing
+        return Int8Report(
+            graph_sha256=self.calibration.graph_sha256,
+            plan=found.plan,
+            lowered=found.proven,
+            frames={**self.frames, "panels": found.panels},
+            frames_sha256=self.frames_sha256,
+            smoothed_groups=(sum(entry.alpha is not None for entry in smoothing), len(smoothing)),
+            rounds=found.rounds,
+            curve_ms=curve_ms,
+            seconds=time.perf_counter() - self.begin_s,
+            peak_rss_bytes=peak_rss_bytes(),
+            files=tuple(files),
+        )
+
+
+def prepare(graph: Path, frames: FrameStore, *, out_dir: Path, settings: Settings = Settings()) -> Quantization:
+    """Calibrate a float graph and measure what each of its nodes costs in INT8.
 
     Args:
         graph: graph.fp32.onnx of brixel-export.
         frames: at the graph's size, in the graph's channel order.
         out_dir: folder for `graph.int8*.onnx`, `plan.json`, `calib.json` and `curve.json`.
         settings: how.
-        require: a further gate of a target's graph in `out_dir`, which raises ParityError; where it does, the worst
-            nodes return to floating point and all is judged again.
 
     Raises:
         BundleError: not a graph of brixel-export.
         SpecError: frames of another size, too few, or flat ones.
         MemoryBudgetError: it would take more memory than allowed.
-        BuildError: NaN in the graph; a backend that runs the lowering in floating point.
-        ParityError: no plan reaches the bounds with a useful share of INT8.
+        BuildError: NaN in the graph.
     """
     begin_s = time.perf_counter()
     seed, threads = settings.seed, settings.threads
@@ -169,36 +222,33 @@ def quantize(
     layers = find_layers(loaded)
     candidates = calibration.integer_layers(layer for layer in layers if not layer.excluded)
     effects = sweep(smoothed, candidates, choice.frames[:SWEPT], threads=threads)
+    planner = Planner(layers=layers, calibration=calibration, effects=effects, bounds=settings.bounds)
     writer = IntegerWriter(smoothed=smoothed, candidates=candidates, ranges=calibration.ranges)
-    found = first_plan_that_holds(
-        lambda budget: make_plan(layers, calibration, effects, settings.bounds, budget_share=budget),
-        writer,
-        choice,
-        (judge(panel) for panel in split.panels()),
-        settings.targets,
-        out_dir,
-        require=require,
-    )
-    found.plan.save(out_dir / PLAN_NAME)
-    files, curve_ms = [CALIBRATION_NAME, PLAN_NAME, *dict.fromkeys(entry.file for entry in found.proven)], {}
-    if settings.curve_points:
-        target = settings.targets[0]
-        points, curve_ms = measure_curve(target, found.plan, writer, found.judge, points=settings.curve_points)
-        save_curve(points, found.plan, target, out_dir / CURVE_NAME)
-        files.append(CURVE_NAME)
-    return Int8Report(
-        graph_sha256=sha256,
-        plan=found.plan,
-        lowered=found.proven,
-        frames={**split.counts, "panels": found.panels},
+    panels = (judge(panel) for panel in split.panels())
+    return Quantization(
+        folder=out_dir,
+        settings=settings,
+        calibration=calibration,
+        writer=writer,
+        search=PlanSearch(planner, writer, choice, panels, settings.targets, out_dir),
+        frames=split.counts,
         frames_sha256={name: _digest(frames, positions) for name, positions in split.parts.items()},
-        smoothed_groups=(sum(entry.alpha is not None for entry in calibration.smoothing), len(calibration.smoothing)),
-        rounds=found.rounds,
-        curve_ms=curve_ms,
-        seconds=time.perf_counter() - begin_s,
-        peak_rss_bytes=peak_rss_bytes(),
-        files=tuple(files),
+        begin_s=begin_s,
     )
+
+
+def quantize(graph: Path, frames: FrameStore, *, out_dir: Path, settings: Settings = Settings()) -> Int8Report:
+    """Make the INT8 graphs of a float graph: the first plan that holds; see `prepare` and `Quantization`.
+
+    Raises:
+        BundleError: not a graph of brixel-export.
+        SpecError: frames of another size, too few, or flat ones.
+        MemoryBudgetError: it would take more memory than allowed.
+        BuildError: NaN in the graph; a backend that runs the lowering in floating point.
+        ParityError: no plan reaches the bounds with a useful share of INT8.
+    """
+    quantization = prepare(graph, frames, out_dir=out_dir, settings=settings)
+    return quantization.finish(quantization.next_plan())
 
 
 def _digest(frames: FrameStore, positions: Sequence[int]) -> str:

@@ -71,18 +71,6 @@ class FloatGraphs:
         product = self._float(lowering.sampler)
         return product if lowering.precision == "fp32" else self._half(lowering, product)
 
-    def type_surroundings(self, graph: Path, lowering: Lowering) -> Islands:
-        """Give what an INT8 graph leaves in fp32 the types of a lowering that has passed, in place.
-
-        TensorRT computes a tensor in the type that the graph gives it: INT8 among fp32 would be slower than fp16.
-
-        Raises:
-            BuildError: the typed graph is not valid.
-        """
-        model = onnx.shape_inference.infer_shapes(onnx.load(str(graph)))
-        what = f"typing {graph.name}: {lowering.precision} around its integers"
-        return self._typed(what, model, self._measured(model), lowering, graph)
-
     def _float(self, sampler: SamplerKind) -> Product:
         """The proven fp32 graph of a sampler; what was wrong with it is remembered too."""
         if sampler not in self._floats:

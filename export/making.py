@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from brixel_edge.errors import BackendMissing, SpecError
-from brixel_edge.export.facts import FileFacts
+from brixel_edge.export.facts import FileFacts, Photographs
 from brixel_edge.export.gate import passed
 from brixel_edge.machine.process import answering, ask
 from brixel_edge.model.json_form import fields_from_json, fields_to_json
@@ -92,8 +91,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         import onnx
 
         from brixel_edge.export.graph.census import assert_census
-        from brixel_edge.export.half.ranges import measure_ranges
-        from brixel_edge.export.half.typed import write_typed
+        from brixel_edge.export.half.typed import type_file
         from brixel_edge.export.judges import default_judges
         from brixel_edge.model.graph_facts import graph_facts
     except ImportError as error:
@@ -103,11 +101,13 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         ) from error
     lowering, out = fields_from_json(Lowering, {"islands": None, **request["lowering"]}), Path(request["out"])
     proof = load_proof(Path(request["proof"]))
-    names, pixels = _ranging(request["ranging"], proof)
-    model = onnx.shape_inference.infer_shapes(onnx.load(request["source"]))
-    ranges = measure_ranges(model, pixels)
-    islands = write_typed(
-        model, ranges, lowering, out, photographs=names, output=request["output"], keeps_opset=request["keeps_opset"]
+    islands = type_file(
+        Path(request["source"]),
+        lowering,
+        ranging_photographs(request["ranging"], proof),
+        out,
+        output=request["output"],
+        keeps_opset=request["keeps_opset"],
     )
     census = assert_census(onnx.shape_inference.infer_shapes(onnx.load(str(out))), lowering.precision)
     images = [image[None] for image in proof.images]
@@ -116,8 +116,8 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     return fields_to_json(_Made(census=census, precisions=precisions, islands=islands, reports=reports))
 
 
-def _ranging(path: str | None, proof: Proof) -> tuple[list[str], list[NDArray[np.uint8]]]:
-    """Photographs that the proof does not judge, with names.
+def ranging_photographs(path: str | None, proof: Proof) -> Photographs:
+    """Photographs that the proof does not judge: of a file, or those that travel with it.
 
     Raises:
         SpecError: there are none.
@@ -129,7 +129,8 @@ def _ranging(path: str | None, proof: Proof) -> tuple[list[str], list[NDArray[np
             "folder of images, a video or a camera"
         )
     label = "proof.npz" if path is None else "calib"
-    return [f"{label}:{index}" for index in range(len(stored))], [image[None] for image in stored]
+    names = [f"{label}:{index}" for index in range(len(stored))]
+    return Photographs(names=names, pixels=[image[None] for image in stored])
 
 
 if __name__ == "__main__":

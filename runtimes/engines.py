@@ -18,7 +18,7 @@ from brixel_edge.errors import BackendMissing, SpecError
 from brixel_edge.machine.memory import release_free_memory
 from brixel_edge.machine.openvino_hint import OpenVinoPrecision, has_bf16
 from brixel_edge.machine.tensorrt import INSTALL_HINTS, MODULES
-from brixel_edge.model.bundle import ORT_INT8_NAME, ResolvedModel, graph_name
+from brixel_edge.model.bundle import ORT_INT8_NAME, TRT_INT8_NAME, ResolvedModel, graph_name
 from brixel_edge.model.engine_choice import ENGINES, EngineChoice
 from brixel_edge.model.engine_file import identity_from_name
 from brixel_edge.model.spec import ModelSpec
@@ -164,10 +164,10 @@ def backends_of_graph(name: str) -> tuple[str, ...]:
     """The CPU backends that a graph of a model directory is for, by its file name.
 
     ONNX Runtime has no bfloat16 kernels on a CPU, and runs TensorRT's form of INT8 in floating point; its own form of
-    INT8 is for it alone.
+    INT8 is for it alone. What TensorRT's plans are built from is for no CPU.
     """
-    if name == ORT_INT8_NAME:
-        return ("ort",)
+    if name in (ORT_INT8_NAME, TRT_INT8_NAME):
+        return ("ort",) if name == ORT_INT8_NAME else ()
     return ("openvino",) if name in (graph_name("bf16"), graph_name("int8")) else ("ort", "openvino")
 
 

@@ -143,7 +143,8 @@ def mini_images(photograph_paths) -> list[np.ndarray]:
 @pytest.fixture(scope="session")
 def export_mini_fp16(tmp_path_factory, mini_student, mini_graph, mini_images):
     """Exports that model at 64 x 96 with fp32 and fp16 graphs, from graphs that are traced already; takes a name."""
-    from brixel_edge.commands.export_steps import Job, export_directory
+    from brixel_edge.commands.export_job import Job
+    from brixel_edge.commands.export_steps import export_directory
     from brixel_edge.export.facts import Photographs
     from brixel_edge.export.graph.fuse import spec_from_student
     from brixel_edge.model.engine_choice import engine_choice

@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any, get_args
 
 from brixel_edge.commands.command import add_common_arguments, run_command
+from brixel_edge.commands.export_from_request import FromRequest, from_arguments
 from brixel_edge.commands.export_request import (
     DEFAULT_CALIB_N,
     DEFAULT_VIEW_PX,
     PROGRAM,
     ExportRequest,
-    FromRequest,
     check_engines,
     fill_in_board,
-    from_arguments,
     request_from_arguments,
     say,
 )

@@ -8,115 +8,94 @@ small, for on a board the compiler needs the memory.
 from __future__ import annotations
 
 import importlib.metadata
-import os
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from functools import partial
 
+from brixel_edge.commands.export_directory import Directory, link_files
 from brixel_edge.commands.export_engines import EngineBuilder, EngineMaker, TensorRtBuilder
-from brixel_edge.commands.export_request import FromRequest
-from brixel_edge.errors import BuildError, BundleError, ParityError, SpecError
+from brixel_edge.commands.export_from_request import FromRequest
+from brixel_edge.commands.export_int8_making import Int8Graphs
+from brixel_edge.commands.export_record import failure_left, section
+from brixel_edge.commands.export_speed import int8_speed
+from brixel_edge.errors import BundleError
 from brixel_edge.export.engine.known_bad import needs_early_bf16
 from brixel_edge.export.engine.target import BuildTarget
 from brixel_edge.export.facts import FileFacts, Product, Stopwatch
-from brixel_edge.export.ladder import LADDER, first_that_passes
-from brixel_edge.export.making import half_graph
+from brixel_edge.export.ladder import first_that_passes
 from brixel_edge.machine.tensorrt import MODULES
-from brixel_edge.model.bundle import Bundle, graph_name, open_bundle, staged_directory, write_failure, write_receipt
+from brixel_edge.model.bundle import Bundle, open_bundle, staged_directory, write_receipt
 from brixel_edge.model.engine_choice import EngineChoice, tensorrt_of
 from brixel_edge.model.receipt import Receipt
-from brixel_edge.model.receipt_sections import Attempt, Failure, Lowering, Parity, Requested, Wanted
-from brixel_edge.model.spec import Precision
-from brixel_edge.proof.proof import PROOF_NAME, load_proof
+from brixel_edge.model.receipt_sections import Attempt, Int8Speed, Lowering, Parity, Requested, Wanted
+from brixel_edge.proof.proof import PROOF_NAME
 from brixel_edge.runtimes.proving import engine_parity
 
+Say = Callable[[str], None]
 
-def add_engines(request: FromRequest, say: Callable[[str], None]) -> Receipt:
+
+def add_engines(request: FromRequest, say: Say) -> Receipt:
     """Add engines to a model directory, in place: it is the new one whole, or as it was.
 
     Raises:
         BundleError: no whole model directory, or one without a proof.
-        SpecError: a graph that must be made and has no photographs to measure ranges on.
+        SpecError: a graph that must be made and has no photographs to measure ranges on, or to calibrate with.
         BuildError: nothing could be built; `failed.json` says what was tried.
         ParityError: nothing computes what PyTorch does; the same.
     """
-    bundle = open_bundle(request.root)
-    if PROOF_NAME not in bundle.receipt.files:
-        raise BundleError(
-            f"{request.root} has no {PROOF_NAME}, so that nothing could be proven; export the model again"
-        )
-    for name in bundle.receipt.files:
-        bundle.file(name)
+    bundle = _whole_bundle(request)
     attempts: list[Attempt] = []
     watch = Stopwatch()
-    with staged_directory(request.root) as folder, _failure_left(request, bundle, attempts):
-        _link_files(request.root, folder)
-        work = folder / "work"
-        work.mkdir()
-        photographs = load_proof(folder / PROOF_NAME).names
-        ranging = None if request.calib is None else _ranging_file(request, bundle, work)
-        maker = _engine_maker(request, bundle, photographs, watch, say)
+    wanted = _wanted(request.engines[0], bundle, ",".join(map(str, request.engines)))
+    with (
+        staged_directory(request.root) as folder,
+        failure_left(request.root, bundle.spec, wanted, attempts, bundle.receipt.tools),
+    ):
+        link_files(request.root, folder)
+        directory = Directory(
+            bundle=bundle,
+            folder=folder,
+            calib=request.calib,
+            calib_n=request.calib_n,
+            seed=request.seed,
+            output="fp16" if request.has_half_features else None,
+            keeps_opset=needs_early_bf16(target_of(request)),
+            watch=watch,
+            say=say,
+        )
+        for engine in request.engines:
+            directory.require_makeable(engine)
+        maker = _engine_maker(request, directory)
 
         # 1. Graphs that are there, or are made of the fp32 graph; and the engines of them.
-        def graph_of(lowering: Lowering) -> tuple[Path, dict[str, FileFacts]]:
-            path = work / graph_name(lowering.precision)
-            if _has_graph(bundle, lowering):
-                _link(folder / path.name, path)
-                return path, {}
-            source = folder / graph_name("fp32")
-            if not source.is_file():
-                raise BuildError(
-                    f"{request.root} has no {path.name} and no {source.name} to make it of; export it again"
-                )
-            say(f"writing {path.name}, {lowering}")
-            with watch.timed("graphs"):
-                facts = half_graph(
-                    source,
-                    lowering,
-                    path,
-                    proof=folder / PROOF_NAME,
-                    photographs=photographs,
-                    ranging=ranging,
-                    output="fp16" if request.has_half_features else None,
-                    keeps_opset=needs_early_bf16(target_of(request)),
-                )
-            return path, {path.name: facts}
-
-        def carry_out(engine: EngineChoice, lowering: Lowering) -> tuple[Product, dict[str, Parity]]:
-            graph, facts = graph_of(lowering)
-            files: tuple[Path, ...] = (graph,)
-            if maker is not None and engine.tensorrt is not None:
-                made, engine_facts = maker.proven_engine(graph, lowering.precision)
-                files, facts = (graph, *made), {**facts, **engine_facts}
-            product = Product(files=files, facts=facts)
-            return product, product.parity
-
         facts: dict[str, FileFacts] = {}
-        requested: list[Requested] = []
+        made: dict[EngineChoice, Lowering] = {}
         for engine in request.engines:
-            lowerings = _lowerings(bundle, engine)
-            tried: list[Attempt] = []
-            try:
-                product = first_that_passes(
-                    lowerings,
-                    lambda lowering, engine=engine: carry_out(engine, lowering),
-                    tried,
-                    on_failure=lambda lowering, error: say(f"gave up {lowering}: {error}"),
-                )
-            finally:
-                attempts += [replace(attempt, engine=str(engine)) for attempt in tried]
-            made = lowerings[len(tried) - 1]
-            requested.append(Requested(**vars(_wanted(engine, made)), made=made, is_first_choice=made == lowerings[0]))
-            facts |= product.facts
-            for path in product.files:
-                path.replace(folder / path.name)
-        shutil.rmtree(work)
+            start = replace(engine, precision=engine.float_precision)
+            if start not in made:  # INT8 for TensorRT starts from what trt-fp16 came to
+                product = _first_product(engine, directory, maker, attempts)
+                made[start] = _lowering_of(attempts[-1])
+                facts |= directory.taken_in(product)
+            made[engine] = made[start]
 
-        # 2. The receipt, with what was known before.
-        return write_receipt(folder, _joined(bundle.receipt, facts, attempts, requested, watch))
+        # 2. INT8: a graph that is there, or is made of frames; its engine, faster than the float ones, or refused.
+        int8, speed = Int8Graphs(facts={}), None
+        for engine in (choice for choice in request.engines if choice.precision == "int8"):
+            files, int8 = directory.int8_graphs(engine, made[engine])
+            product = Product(files=files, facts=int8.facts)
+            if maker is not None and engine.tensorrt is not None:
+                product = _with_engine(product, maker, engine)
+            facts |= directory.taken_in(product)
+            if product.facts:
+                say("timing int8 beside the float engines")
+                for_tensorrt = engine.tensorrt is not None
+                speed = int8_speed(folder, bundle.spec, request.min_speedup, for_tensorrt=for_tensorrt)
+        directory.clear()
+
+        # 3. The receipt, with what was known before.
+        requested = [_requested(engine, bundle, directory, made[engine]) for engine in request.engines]
+        return write_receipt(folder, _joined(bundle.receipt, facts, attempts, requested, int8, speed, watch))
 
 
 def target_of(request: FromRequest) -> BuildTarget:
@@ -127,72 +106,77 @@ def target_of(request: FromRequest) -> BuildTarget:
     return BuildTarget(kind=kind, version=version)
 
 
-def _lowerings(bundle: Bundle, engine: EngineChoice) -> list[Lowering]:
-    """In the order in which they are tried: sampling stays as it was exported.
-
-    Raises:
-        SpecError: INT8, whose graph only a workstation makes, and is not there.
-    """
-    samplers = bundle.receipt.samplers
-    if engine.precision == "int8":
-        name = graph_name("int8")
-        if name not in bundle.receipt.files:
-            raise SpecError(
-                f"{bundle.root} has no {name}; quantise it on the workstation (brixel-export ... --engine onnx-int8 "
-                "--calib SRC), or use trt-fp16"
-            )
-        return [Lowering(precision="int8", sampler=samplers[name], islands=None)]
-    steps: tuple[tuple[Precision, Any], ...] = LADDER[engine.float_precision]
-    exported = samplers.get(graph_name("fp32"), next(iter(samplers.values())))
-    found = [Lowering(precision=precision, sampler=exported, islands=level) for precision, level in steps]
-    return [
-        replace(lowering, sampler=samplers[graph_name(lowering.precision)])
-        if _has_graph(bundle, lowering)
-        else lowering
-        for lowering in found
-    ]
+def _whole_bundle(request: FromRequest) -> Bundle:
+    bundle = open_bundle(request.root)
+    if PROOF_NAME not in bundle.receipt.files:
+        raise BundleError(
+            f"{request.root} has no {PROOF_NAME}, so that nothing could be proven; export the model again"
+        )
+    for name in bundle.receipt.files:
+        bundle.file(name)
+    return bundle
 
 
-def _has_graph(bundle: Bundle, lowering: Lowering) -> bool:
-    """Whether the graph of a lowering is in the directory, with these islands."""
-    name = graph_name(lowering.precision)
-    islands = bundle.receipt.islands.get(name)
-    level = None if islands is None or lowering.precision == "int8" else islands.level
-    return name in bundle.receipt.files and level == lowering.islands
+def _first_product(
+    engine: EngineChoice, directory: Directory, maker: EngineMaker | None, attempts: list[Attempt]
+) -> Product:
+    """The first float lowering of an engine whose files all pass; what was tried goes behind the attempts so far."""
+    tried: list[Attempt] = []
+    try:
+        return first_that_passes(
+            directory.lowerings(engine),
+            partial(_carried_out, directory, maker, engine),
+            tried,
+            on_failure=lambda lowering, error: directory.say(f"gave up {lowering}: {error}"),
+        )
+    finally:
+        attempts += [replace(attempt, engine=str(engine)) for attempt in tried]
 
 
-def _engine_maker(
-    request: FromRequest, bundle: Bundle, photographs: tuple[str, ...], watch: Stopwatch, say: Callable[[str], None]
-) -> EngineMaker | None:
+def _carried_out(
+    directory: Directory, maker: EngineMaker | None, engine: EngineChoice, lowering: Lowering
+) -> tuple[Product, dict[str, Parity]]:
+    graph, facts = directory.graph_of(lowering)
+    product = Product(files=(graph,), facts=facts)
+    if maker is not None and engine.tensorrt is not None:
+        product = _with_engine(product, maker, replace(engine, precision=lowering.precision))
+    return product, product.parity
+
+
+def _with_engine(product: Product, maker: EngineMaker, engine: EngineChoice) -> Product:
+    """The same with the engine of its last graph, proven."""
+    files, facts = maker.proven_engine(product.files[-1], engine.precision)
+    return Product(files=(*product.files, *files), facts={**product.facts, **facts})
+
+
+def _engine_maker(request: FromRequest, directory: Directory) -> EngineMaker | None:
     """Builds engines, and proves each in a process of its own; None where there are graphs only."""
     kind = tensorrt_of(request.engines)
     if kind is None:
         return None
-    spec, proof = bundle.spec, request.root / PROOF_NAME
+    spec, proof = directory.bundle.spec, request.root / PROOF_NAME
     builder: EngineBuilder = TensorRtBuilder(kind=kind, spec=spec, settings=request.settings, earlier=request.root)
     return EngineMaker(
         builder=builder,
         compare=lambda engine: engine_parity(engine, spec, proof),
-        photographs=photographs,
-        watch=watch,
-        say=say,
+        photographs=directory.photographs,
+        watch=directory.watch,
+        say=directory.say,
     )
 
 
-def _ranging_file(request: FromRequest, bundle: Bundle, work: Path) -> Path:
-    """The frames of --calib in a file, for the process that makes graphs."""
-    import numpy as np
-
-    from brixel_edge.calib.sources import calibration_frames
-
-    frames = calibration_frames(str(request.calib), bundle.spec.image, count=request.calib_n, seed=request.seed)
-    path = work / "ranging.npy"
-    np.save(path, np.concatenate(list(frames.pick(range(len(frames.hashes))))))
-    return path
+def _lowering_of(attempt: Attempt) -> Lowering:
+    return Lowering(precision=attempt.precision, sampler=attempt.sampler, islands=attempt.islands)
 
 
-def _wanted(engine: EngineChoice, lowering: Lowering) -> Wanted:
-    return Wanted(engine=str(engine), precision=engine.float_precision, samplers=(lowering.sampler,))
+def _wanted(engine: EngineChoice, bundle: Bundle, name: str) -> Wanted:
+    samplers = tuple(dict.fromkeys(bundle.receipt.samplers.values()))
+    return Wanted(engine=name, precision=engine.float_precision, samplers=samplers)
+
+
+def _requested(engine: EngineChoice, bundle: Bundle, directory: Directory, made: Lowering) -> Requested:
+    wanted = replace(_wanted(engine, bundle, str(engine)), samplers=(made.sampler,))
+    return Requested(**vars(wanted), made=made, is_first_choice=made == directory.lowerings(engine)[0])
 
 
 def _joined(
@@ -200,59 +184,28 @@ def _joined(
     facts: dict[str, FileFacts],
     attempts: list[Attempt],
     requested: list[Requested],
+    int8: Int8Graphs,
+    speed: Int8Speed | None,
     watch: Stopwatch,
 ) -> Receipt:
     """A receipt with what was added to its directory."""
-
-    def section(name: str) -> dict[str, Any]:
-        return {file: value for file, entry in facts.items() if (value := getattr(entry, name)) is not None}
-
     measured = receipt.measured
     return replace(
         receipt,
-        samplers={**receipt.samplers, **section("sampler")},
-        census={**receipt.census, **section("census")},
-        precisions={**receipt.precisions, **section("precisions")},
-        islands={**receipt.islands, **section("islands")},
-        parity={**receipt.parity, **section("parity")},
-        engines={**receipt.engines, **section("engine")},
+        samplers={**receipt.samplers, **section(facts, "sampler")},
+        census={**receipt.census, **section(facts, "census")},
+        precisions={**receipt.precisions, **section(facts, "precisions")},
+        islands={**receipt.islands, **section(facts, "islands")},
+        parity={**receipt.parity, **section(facts, "parity")},
+        engines={**receipt.engines, **section(facts, "engine")},
         attempts=(*receipt.attempts, *attempts),
         also_requested=(*(receipt.also_requested or ()), *requested),
+        int8=int8.how or receipt.int8,
         measured=replace(
             measured,
-            engines={**(measured.engines or {}), **section("cost")} or None,
+            int8=int8.cost or measured.int8,
+            int8_speed=speed or measured.int8_speed,
+            engines={**(measured.engines or {}), **section(facts, "cost")} or None,
             seconds={**measured.seconds, **{f"{kind} of --from": value for kind, value in watch.rounded().items()}},
         ),
     )
-
-
-def _link_files(source: Path, folder: Path) -> None:
-    """Every file of a directory, without its content being copied where the disk can link."""
-    for path in source.iterdir():
-        if path.is_file():
-            _link(path, folder / path.name)
-
-
-def _link(source: Path, target: Path) -> None:
-    target.unlink(missing_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:  # FAT on a memory card, or another file system
-        shutil.copy2(source, target)
-
-
-@contextmanager
-def _failure_left(request: FromRequest, bundle: Bundle, attempts: list[Attempt]) -> Iterator[None]:
-    """Leave `failed.json` in the directory where the block finds nothing that can be built, or is right."""
-    try:
-        yield
-    except (BuildError, ParityError) as error:
-        samplers = tuple(dict.fromkeys(bundle.receipt.samplers.values()))
-        first = request.engines[0]
-        wanted = Wanted(engine=",".join(map(str, request.engines)), precision=first.float_precision, samplers=samplers)
-        tools = bundle.receipt.tools
-        write_failure(
-            request.root,
-            Failure(error=str(error), requested=wanted, spec=bundle.spec, attempts=tuple(attempts), tools=tools),
-        )
-        raise

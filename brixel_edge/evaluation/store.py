@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from torch import Tensor
 from brixel_edge.errors import DataError
 from brixel_edge.evaluation.samples import digest_of
 from brixel_edge.evaluation.sources import FeatureSource, Kernel, Size
+from brixel_edge.machine.disk import format_gib, require_room
 from brixel_edge.machine.files import replacing
 
 logger = logging.getLogger(__name__)
@@ -42,23 +42,11 @@ def check_store_fits(folder: Path | None, needed: int, budget: int) -> None:
     if needed > budget:
         place = "in memory; give --cache DIR," if folder is None else f"in {folder};"
         raise DataError(
-            f"the features take {_gib(needed)} {place} raise --cache-budget (now {_gib(budget)}), or use --limit or a "
-            "smaller --size"
+            f"the features take {format_gib(needed)} {place} raise --cache-budget (now {format_gib(budget)}), or use "
+            "--limit or a smaller --size"
         )
-    if folder is None:
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    held = sum(path.stat().st_size for path in folder.glob("*/*.npy"))
-    free = shutil.disk_usage(folder).free
-    if needed - held > free:
-        raise DataError(
-            f"the features take {_gib(needed)}, of which {_gib(held)} are there; {folder} has only {_gib(free)} free; "
-            "make room, or name another --cache folder"
-        )
-
-
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.2f} GiB"
+    if folder is not None:
+        require_room(folder, needed, held="*/*.npy", what="the features take")
 
 
 class FeatureStore:

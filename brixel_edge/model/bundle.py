@@ -29,7 +29,8 @@ MANIFEST_NAME = "model.json"
 FAILURE_NAME = "failed.json"
 PASSED_SUFFIX = ".passed.json"  # notes of a device that an engine has passed there; no part of the model
 _REMAINS = re.compile(r"\.(old\.)?[a-z0-9_]{8}")  # of tempfile.mkdtemp
-ORT_INT8_NAME = "graph.int8.ort.onnx"
+# In ONNX Runtime's own operators, and with half precision around its integers, for TensorRT.
+ORT_INT8_NAME, TRT_INT8_NAME = "graph.int8.ort.onnx", "graph.int8.trt.onnx"
 DEFAULT_MODEL = Path(__file__).parents[1] / "default.onnx"
 
 

@@ -73,7 +73,7 @@ def engine_choices(names: str) -> tuple[EngineChoice, ...]:
     if len(kinds) > 1:
         raise SpecError(f"--engine {names}: one export makes engines of TensorRT or of TensorRT-RTX; make two exports")
     if sum(choice.precision == "int8" for choice in choices) > 1:
-        raise SpecError(f"--engine {names}: onnx-int8 and trt-int8 both write graph.int8.onnx; make two exports")
+        raise SpecError(f"--engine {names}: one export quantises once; add trt-int8 with --from, or make two exports")
     return choices
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import logging
-import shutil
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brixel_edge.errors import DataError
+from brixel_edge.machine.disk import format_gib, require_room
 from brixel_edge.machine.files import replacing
 
 logger = logging.getLogger(__name__)
@@ -39,21 +39,10 @@ def check_cache_fits(folder: Path, needed_bytes: int, budget_bytes: int) -> None
     """
     if needed_bytes > budget_bytes:
         raise DataError(
-            f"the teacher's cache needs {_gib(needed_bytes)}, --cache-budget is {_gib(budget_bytes)}; raise it, use "
-            "fewer photographs or sizes, or leave --cache out"
+            f"the teacher's cache needs {format_gib(needed_bytes)}, --cache-budget is {format_gib(budget_bytes)}; "
+            "raise it, use fewer photographs or sizes, or leave --cache out"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    held = sum(path.stat().st_size for path in folder.glob("*/*.npz"))
-    free = shutil.disk_usage(folder).free
-    if needed_bytes - held > free:
-        raise DataError(
-            f"the teacher's cache needs {_gib(needed_bytes)}, of which {_gib(held)} are there; {folder} has only "
-            f"{_gib(free)} free; make room, or name another --cache folder"
-        )
-
-
-def _gib(size_bytes: int) -> str:
-    return f"{size_bytes / 2**30:.2f} GiB"
+    require_room(folder, needed_bytes, held="*/*.npz", what="the teacher's cache needs")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -147,6 +147,20 @@ def pareto_curve(
     return tuple(points)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Planner:
+    """What plans are made of: the layers of a graph, their ranges, what each costs alone, and the bounds."""
+
+    layers: Sequence[Layer]
+    calibration: Calibration
+    effects: Mapping[str, Effect]
+    bounds: Bounds
+
+    def within(self, budget_share: float) -> Int8Plan:
+        """The plan whose prediction uses a share of the allowed loss; see `make_plan`."""
+        return make_plan(self.layers, self.calibration, self.effects, self.bounds, budget_share=budget_share)
+
+
 def make_plan(
     layers: Sequence[Layer], calibration: Calibration, effects: Mapping[str, Effect], bounds: Bounds, *,
     budget_share: float = BUDGET_SHARE,

@@ -74,7 +74,7 @@ def require_integers(count: KernelCount, expected: int) -> None:
         raise BuildError(
             f"{count.engine} ran {count.integer} integer kernels of {expected} planned, and "
             f"{count.fed_by_dequantize} float ones on dequantised values: this lowering is not for this backend; "
-            "use graph.int8.ort.onnx with ONNX Runtime and graph.int8.onnx with OpenVINO and TensorRT"
+            "use graph.int8.ort.onnx with ONNX Runtime, graph.int8.onnx with OpenVINO and .trt.onnx with TensorRT"
         )
 
 

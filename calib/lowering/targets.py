@@ -12,14 +12,15 @@ from brixel_edge.calib.lowering.ort_lowering import ort_graph
 from brixel_edge.calib.lowering.qdq import qdq_graph
 from brixel_edge.calib.ranges.scales import IntegerLayer, Range
 from brixel_edge.machine.files import write_atomically
+from brixel_edge.model.bundle import ORT_INT8_NAME, TRT_INT8_NAME, graph_name
 from brixel_edge.model.onnx_file import with_digest
 
 Int8Target = Literal["ort", "openvino", "trt"]
-# OpenVINO and TensorRT read the same file.
+# OpenVINO and TensorRT take the same integers; what is around them gets half precision for TensorRT.
 GRAPH_NAMES: dict[Int8Target, str] = {
-    "ort": "graph.int8.ort.onnx",
-    "openvino": "graph.int8.onnx",
-    "trt": "graph.int8.onnx",
+    "ort": ORT_INT8_NAME,
+    "openvino": graph_name("int8"),
+    "trt": TRT_INT8_NAME,
 }
 
 

@@ -9,23 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import onnx
 from onnx import TensorProto
 
 from brixel_edge.export.graph.walk import consumers, element_types, producers
 from brixel_edge.export.half.ranges import TensorRange
+from brixel_edge.model.receipt_sections import IslandLevel
 from brixel_edge.model.spec import Half
-
-Level = Literal["measured", "wide"]
 
 FP16_MAX = 65504.0
 # Photographs of the calibration do not show everything, so a tensor counts as too large long before it overflows.
 # The wide level is the next plan of the exporter, when the measured one did not pass the gate.
-MARGIN: dict[Level, float] = {"measured": 4.0, "wide": 64.0}
+MARGIN: dict[IslandLevel, float] = {"measured": 4.0, "wide": 64.0}
 # Rounding to fp16 costs about 2.1e-4 of a tensor's norm; ten times that means that most of it lies under 6e-5.
-UNDERFLOW_ERROR: dict[Level, float] = {"measured": 2e-3, "wide": 5e-4}
+UNDERFLOW_ERROR: dict[IslandLevel, float] = {"measured": 2e-3, "wide": 5e-4}
 # A softmax adds up to one term a key; sums in fp16 end at 65504 (autoware-ml #95: 65k keys).
 MAX_KEYS = 16384
 
@@ -58,7 +56,7 @@ def find_islands(
     model: onnx.ModelProto,
     ranges: Mapping[str, TensorRange],
     precision: Half,
-    level: Level = "measured",
+    level: IslandLevel = "measured",
     *,
     keeps_opset: bool = False,
 ) -> list[Island]:
@@ -116,11 +114,11 @@ def _seen(node: onnx.NodeProto, ranges: Mapping[str, TensorRange]) -> tuple[floa
     return max((entry.max_abs for entry in seen), default=0.0), max((entry.fp16_error for entry in seen), default=0.0)
 
 
-def _too_large(level: Level) -> str:
+def _too_large(level: IslandLevel) -> str:
     return f"range: magnitudes over {FP16_MAX / MARGIN[level]:.0f}, 1/{MARGIN[level]:.0f} of what overflows fp16"
 
 
-def _too_small(level: Level) -> str:
+def _too_small(level: IslandLevel) -> str:
     return f"range: fp16 loses over {UNDERFLOW_ERROR[level]:.0e} of a tensor, to values under its smallest normal one"
 
 

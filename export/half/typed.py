@@ -7,13 +7,44 @@ from pathlib import Path
 
 import onnx
 
+from brixel_edge.export.facts import Photographs
 from brixel_edge.export.half.islands import Island, find_islands
-from brixel_edge.export.half.ranges import TensorRange
+from brixel_edge.export.half.ranges import TensorRange, measure_ranges
 from brixel_edge.export.half.to_half import half_from_float
 from brixel_edge.machine.files import write_atomically
 from brixel_edge.model.onnx_file import with_digest
 from brixel_edge.model.receipt_sections import Islands, Lowering
 from brixel_edge.model.spec import Half
+
+
+def type_file(
+    graph: Path,
+    lowering: Lowering,
+    ranging: Photographs,
+    out: Path,
+    *,
+    output: Half | None = None,
+    keeps_opset: bool = False,
+) -> Islands:
+    """Write an fp32 graph in a lowering's types; integers in it stay what they are, and what is around them is typed.
+
+    Args:
+        graph: file to read; may be `out`.
+        lowering: fp16 or bf16.
+        ranging: photographs that ranges are measured on.
+        out: file to write.
+        output: type of the features; None is fp32.
+        keeps_opset: as in `write_typed`.
+
+    Returns:
+        what stayed in fp32.
+
+    Raises:
+        BuildError: the typed graph is not valid.
+    """
+    model = onnx.shape_inference.infer_shapes(onnx.load(str(graph)))
+    ranges = measure_ranges(model, ranging.pixels)
+    return write_typed(model, ranges, lowering, out, photographs=ranging.names, output=output, keeps_opset=keeps_opset)
 
 
 def write_typed(

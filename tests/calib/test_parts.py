@@ -7,6 +7,7 @@ from calib_vit import QUIET, TOY_FRAMES, stored_frames
 
 from brixel_edge.calib import quantize as recipe
 from brixel_edge.calib.choice import search
+from brixel_edge.calib.choice.sensitivity import Effect
 from brixel_edge.calib.frames import frame_hash
 from brixel_edge.calib.proof import Bounds
 from brixel_edge.errors import ParityError
@@ -30,13 +31,13 @@ def seen(monkeypatch):
 
     spied("calibrated", "cached_calibration", 4 - 1)
     spied("swept", "sweep", 2)
-    real_prove = search._Workbench.proven
+    real_prove = search.Workbench.proven
 
     def proven(self, judge, plan):
         frames.setdefault("rounds", []).append({frame_hash(frame[0]) for frame in judge.frames})
         return real_prove(self, judge, plan)
 
-    monkeypatch.setattr(search._Workbench, "proven", proven)
+    monkeypatch.setattr(search.Workbench, "proven", proven)
     return frames
 
 
@@ -58,7 +59,7 @@ def test_the_verdict_is_on_frames_that_neither_calibrated_nor_chose(float_path, 
 
 def test_a_panel_that_refused_joins_those_that_choose_and_another_judges(float_path, tmp_path, seen, monkeypatch):
     """The first panel is made to refuse."""
-    real = search._Workbench.proven
+    real = search.Workbench.proven
     calls = []
 
     def proven(self, judge, plan):
@@ -75,7 +76,7 @@ def test_a_panel_that_refused_joins_those_that_choose_and_another_judges(float_p
             for name, found in outputs.items()
         }
 
-    monkeypatch.setattr(search._Workbench, "proven", proven)
+    monkeypatch.setattr(search.Workbench, "proven", proven)
     report = quantized(float_path, tmp_path)
     first, last = seen["rounds"][1], seen["rounds"][-1]
     assert len(first) + len(last) == 13 and not first & last
@@ -84,32 +85,46 @@ def test_a_panel_that_refused_joins_those_that_choose_and_another_judges(float_p
     assert report.frames["panels"] == 2
 
 
-def test_a_plan_that_the_callers_gate_refuses_is_followed_by_another(float_path, tmp_path):
+def test_a_plan_that_another_gate_refuses_is_followed_by_one_with_fewer_integers(float_path, tmp_path):
     """As where PyTorch's photographs are missed by a hair: the worst nodes go back, and all is judged again."""
-    sizes = []
-
-    def require(target):
-        sizes.append((tmp_path / "graph.int8.ort.onnx").stat().st_size)
-        if len(sizes) == 1:
-            raise ParityError("worst 1 % .97897 for .98")
-
-    report = recipe.quantize(float_path, stored_frames(TOY_FRAMES), out_dir=tmp_path, settings=QUIET, require=require)
-    assert len(sizes) == 2 and sizes[1] > sizes[0]  # floats take four times the bytes
-    assert report.rounds == 2
+    plans = recipe.prepare(float_path, stored_frames(TOY_FRAMES), out_dir=tmp_path, settings=QUIET)
+    first = plans.next_plan()
+    size = (tmp_path / "graph.int8.ort.onnx").stat().st_size
+    second = plans.next_plan("worst 1 % .97897 for .98")
+    assert second.plan.integers < first.plan.integers
+    assert (tmp_path / "graph.int8.ort.onnx").stat().st_size > size  # floats take four times the bytes
+    report = plans.finish(second)
+    assert report.rounds == second.rounds == first.rounds + 1
+    assert report.plan == second.plan
 
 
 def test_a_gate_that_is_never_passed_ends_the_search(float_path, tmp_path):
-    def require(target):
-        raise ParityError("worst 1 % .97897 for .98")
-
+    plans = recipe.prepare(float_path, stored_frames(TOY_FRAMES), out_dir=tmp_path, settings=QUIET)
+    plans.next_plan()
     with pytest.raises(ParityError, match=r"70% of the work in floating point \(worst 1 % \.97897 for \.98\)"):
-        recipe.quantize(float_path, stored_frames(TOY_FRAMES), out_dir=tmp_path, settings=QUIET, require=require)
+        for _ in range(40):
+            plans.next_plan("worst 1 % .97897 for .98")
     assert not list(tmp_path.glob("*.onnx"))
+
+
+def test_nodes_that_cost_nothing_end_the_search_too(float_path, tmp_path, monkeypatch):
+    """No budget, however small, sends them back to floating point."""
+    real = recipe.sweep
+    free = lambda *arguments, **settings: {  # noqa: E731
+        name: Effect(loss=dict.fromkeys(found.loss, 0.0), nmse=dict.fromkeys(found.nmse, 0.0))
+        for name, found in real(*arguments, **settings).items()
+    }
+    monkeypatch.setattr(recipe, "sweep", free)
+    plans = recipe.prepare(float_path, stored_frames(TOY_FRAMES), out_dir=tmp_path, settings=QUIET)
+    monkeypatch.setattr(search.Workbench, "proven", lambda self, judge, plan: ((), []))
+    plans.next_plan()
+    with pytest.raises(ParityError, match=r"by nodes that cost nothing alone \(no\)"):
+        plans.next_plan("no")
 
 
 def test_used_up_panels_are_an_error(float_path, tmp_path, monkeypatch):
     """Choice is easy, judgement impossible."""
-    real = search._Workbench.proven
+    real = search.Workbench.proven
 
     def proven(self, judge, plan):
         entries, _ = real(self, judge, plan)
@@ -130,7 +145,7 @@ def test_used_up_panels_are_an_error(float_path, tmp_path, monkeypatch):
             for entry in entries
         )
 
-    monkeypatch.setattr(search._Workbench, "proven", proven)
+    monkeypatch.setattr(search.Workbench, "proven", proven)
     with pytest.raises(ParityError, match="INT8 missed its bounds on all 2 panels of judging frames"):
         quantized(float_path, tmp_path, bounds=Bounds())
     assert not list(tmp_path.glob("*.onnx"))

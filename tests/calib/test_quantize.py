@@ -149,7 +149,7 @@ def test_trt_target_is_verified_in_simulation(float_path, tmp_path):
         float_path, stored_frames(FRAMES), out_dir=tmp_path, settings=dataclasses.replace(QUIET, targets=("trt",))
     )
     entry = report.lowered[0]
-    assert (entry.file, entry.verified_on, entry.kernels) == ("graph.int8.onnx", "ort", None)
+    assert (entry.file, entry.verified_on, entry.kernels) == ("graph.int8.trt.onnx", "ort", None)
     assert entry.outputs["features"].parity.cosine_mean > 0.995
 
 

@@ -63,7 +63,7 @@ def test_an_engine_that_does_not_run_is_a_row_with_its_reason(model):
 
 
 def test_who_is_measured_with_what(tmp_path, monkeypatch):
-    for name in ("fp32", "fp16", "bf16", "int8", "int8.ort"):
+    for name in ("fp32", "fp16", "bf16", "int8", "int8.ort", "int8.trt"):
         (tmp_path / f"graph.{name}.onnx").touch()
     (tmp_path / "engine.sm87.10.3.0.fp16.plan").touch()
     (tmp_path / "plan.json").touch()

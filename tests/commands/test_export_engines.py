@@ -4,67 +4,41 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import shutil
-from pathlib import Path
 
 import jsonschema
-import onnx
 import pytest
+from acted_plan import spec_of
 
 from brixel_edge.commands import export_steps
 from brixel_edge.commands.export import summary
 from brixel_edge.commands.export_engines import TensorRtBuilder
-from brixel_edge.commands.export_steps import Job, export_directory
+from brixel_edge.commands.export_job import Job
+from brixel_edge.commands.export_steps import export_directory
 from brixel_edge.errors import ParityError
 from brixel_edge.export.engine.settings import EngineSettings
 from brixel_edge.export.facts import Photographs
 from brixel_edge.export.graph.fuse import spec_from_student
 from brixel_edge.export.judges import RoundingJudge
 from brixel_edge.machine.files import sha256_of
-from brixel_edge.model.bundle import graph_name, open_bundle
+from brixel_edge.model.bundle import TRT_INT8_NAME, open_bundle
 from brixel_edge.model.engine_choice import engine_choices
 from brixel_edge.model.engine_file import EngineReport, identity_from_name
 from brixel_edge.model.receipt import SCHEMA_PATH
 from brixel_edge.model.receipt_sections import EngineCost, Int8, Int8Cost
-from brixel_edge.model.spec import ImageSpec, ModelSpec
 
-STAND_INS = Path(__file__).parents[1] / "stand_ins"
-QDQ_GRAPH = graph_name("int8")
+QDQ_GRAPH = TRT_INT8_NAME
 
 
 @pytest.fixture
-def lengths(monkeypatch, tmp_path):
+def lengths(acted_process):
     """Builds run in a process whose TensorRT 10.3.0 is acted; gives the bytes of timing cache that each began with."""
-    folders = os.pathsep.join(filter(None, [str(STAND_INS / "process"), str(STAND_INS), os.environ.get("PYTHONPATH")]))
-    monkeypatch.setenv("PYTHONPATH", folders)
-    record = tmp_path / "calls.jsonl"
-    monkeypatch.setenv("BRIXEL_ACTED_WORLD", json.dumps({"release": "10.3.0", "record_path": str(record)}))
-
-    def begun_with():
-        calls = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
-        return [value for name, value in calls if name == "set_timing_cache"]
-
-    return begun_with
+    calls = acted_process("10.3.0")
+    return lambda: [value for name, value in calls() if name == "set_timing_cache"]
 
 
-@pytest.fixture
-def graph(tmp_path):
-    """A small fp32 graph, and the spec of its image."""
-    maker = importlib.import_module("small_graphs")
-    path = maker.save(maker.vit(), tmp_path / "graph.fp32.onnx")
-    (given,), (made,) = (onnx.load(str(path)).graph.input, onnx.load(str(path)).graph.output)
-    (_, height, width, _), (_, dim, h, w) = (
-        [dim.dim_value for dim in entry.type.tensor_type.shape.dim] for entry in (given, made)
-    )
-    image = ImageSpec(height=height, width=width, mean=(0.5,) * 3, std=(0.5,) * 3)
-    return path, ModelSpec(
-        backbone="b", patch_px=16, dim=dim, tap_layers=(0,), adapter="none", image=image, grid=(h, w), licence="none"
-    )
-
-
-def test_a_timing_cache_serves_every_plan_and_the_next_export(lengths, graph, tmp_path):
-    path, spec = graph
+def test_a_timing_cache_serves_every_plan_and_the_next_export(lengths, graphs, tmp_path):
+    path, spec = graphs("vit"), spec_of()
     builder = TensorRtBuilder(kind="trt", spec=spec, settings=EngineSettings())
     first, second = tmp_path / "first", tmp_path / "second"
     for folder in (first, second):  # two plans of one export work in folders of their own
@@ -89,8 +63,8 @@ def test_a_timing_cache_serves_every_plan_and_the_next_export(lengths, graph, tm
     assert lengths()[3:] == [0]
 
 
-def test_a_named_folder_of_timing_caches_is_used_and_nothing_is_copied(lengths, graph, tmp_path):
-    path, spec = graph
+def test_a_named_folder_of_timing_caches_is_used_and_nothing_is_copied(lengths, graphs, tmp_path):
+    path, spec = graphs("vit"), spec_of()
     settings = EngineSettings(timing_cache_dir=tmp_path / "caches")
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -192,12 +166,19 @@ def test_an_engine_that_runs_here_must_pass_the_gate(export):
 def test_int8_for_tensorrt_is_fp16_around_its_integers(export, mini_graph, mini_images, monkeypatch):
     all_integer = importlib.import_module("all_integer")
 
-    def quantised(folder, frames, targets, seed, cache, prove):
-        assert targets == ("trt",)
-        all_integer.write(folder / "graph.fp32.onnx", mini_images[:2], folder / QDQ_GRAPH)
-        return Int8(kind="static", int8_nodes=50, files=(QDQ_GRAPH,)), Int8Cost(), dict([prove("trt")])
+    class AllInteger:
+        def __init__(self, folder, frames, targets, seed, *, cache):
+            assert targets == ("trt",)
+            self.folder = folder
 
-    monkeypatch.setattr(export_steps, "quantized", quantised)
+        def write_next(self, refusal=""):
+            assert not refusal
+            all_integer.write(self.folder / "graph.fp32.onnx", mini_images[:2], self.folder / QDQ_GRAPH)
+
+        def finish(self):
+            return Int8(kind="static", int8_nodes=50, files=(QDQ_GRAPH,)), Int8Cost()
+
+    monkeypatch.setattr(export_steps, "StaticPlans", AllInteger)
     monkeypatch.setattr(export_steps, "int8_speed", lambda *arguments, **options: None)
     builder = ActedBuilder(runs=True)
     receipt, _ = export(builder, "trt-int8", frames=[mini_images[0][0]])

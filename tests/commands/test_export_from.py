@@ -7,8 +7,11 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import all_integer
+import cv2
 import jsonschema
 import numpy as np
 import pytest
@@ -18,15 +21,17 @@ from receipts import receipt_of
 from brixel_edge.commands import export_from
 from brixel_edge.commands.export import main
 from brixel_edge.commands.export_from import add_engines
-from brixel_edge.commands.export_request import FromRequest
-from brixel_edge.errors import BuildError, ParityError
+from brixel_edge.commands.export_from_request import FromRequest
+from brixel_edge.errors import BuildError, ParityError, SpecError
 from brixel_edge.export.engine.settings import EngineSettings
 from brixel_edge.machine.files import sha256_of
-from brixel_edge.model.bundle import graph_name, open_bundle, write_receipt
+from brixel_edge.model.bundle import TRT_INT8_NAME, graph_name, open_bundle, write_receipt
 from brixel_edge.model.engine_choice import engine_choices
+from brixel_edge.model.graph_facts import graph_facts
 from brixel_edge.model.receipt import SCHEMA_PATH
-from brixel_edge.model.receipt_sections import Islands, Measured
+from brixel_edge.model.receipt_sections import Int8Speed, Islands, Measured
 from brixel_edge.model.spec import ImageSpec, ModelSpec
+from brixel_edge.proof.parity import compare
 from brixel_edge.proof.proof import load_proof, proof_from_references, save_proof
 
 STAND_INS = Path(__file__).parents[1] / "stand_ins"
@@ -200,7 +205,7 @@ def test_a_failed_build_is_said_and_nothing_is_left(board, directory):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--engine", "trt-int8"], "has no graph.int8.onnx; quantise it on the workstation"),
+        (["--engine", "trt-int8"], "on the workstation: brixel-export --from m.brixel --engine onnx-int8 --calib SRC"),
         ([], "needs --engine, for instance trt-fp16, or --for a board"),
         (["--engine", "trt-fp16", "--size", "64x64"], "--size was decided when"),
         (["--engine", "onnx-fp16", "--backbone", "x"], "--backbone was decided when"),
@@ -259,3 +264,103 @@ def test_ranges_are_never_measured_on_the_photographs_that_judge(board, fp32_onl
     write_receipt(root, open_bundle(root).receipt)
     assert main(["--from", str(root), "--engine", "onnx-fp16"]) == 2
     assert "no photographs to measure ranges on; give --calib SRC" in capsys.readouterr().err
+
+
+@pytest.fixture
+def perfect_engines(board, monkeypatch):
+    """Engines compute what PyTorch does, since the acted ones cannot, and INT8 is 1.5 times as fast."""
+    found = compare([np.ones((1, 2, 1, 1))] * 2, [np.ones((1, 2, 1, 1))] * 2)
+    speed = Int8Speed(int8_ms={"i": 2.0}, float_ms={"f": 3.0}, speedup=1.5, message="1.50 times faster")
+    monkeypatch.setattr(export_from, "engine_parity", lambda *arguments: found)
+    monkeypatch.setattr(export_from, "int8_speed", lambda *arguments, **options: speed)
+
+
+@pytest.fixture
+def quantised(mini_fp16_bundle, mini_images, tmp_path):
+    """What a workstation exported, and quantised for the CPU: fp32 around its integers."""
+    root = tmp_path / "m.brixel"
+    shutil.copytree(mini_fp16_bundle, root)
+    all_integer.write(root / "graph.fp32.onnx", mini_images[:2], root / "graph.int8.onnx")
+    receipt = open_bundle(root).receipt
+    write_receipt(root, replace(receipt, samplers={**receipt.samplers, "graph.int8.onnx": "gridsample"}))
+    return root
+
+
+INT8_PLAN = "engine.sm87.10.3.0.int8.plan"
+
+
+def test_int8_of_the_workstation_gets_half_precision_around_it_and_its_own_name(perfect_engines, quantised):
+    before = contents(quantised)
+    receipt = add_engines(request(quantised, "trt-int8"), lambda line: None)
+    assert before.items() - {("model.json", before["model.json"])} <= contents(quantised).items()
+    assert receipt.engines[INT8_PLAN].graph == TRT_INT8_NAME
+    assert receipt.engines[PLAN].graph == "graph.fp16.onnx"  # what INT8 is measured against
+    kinds = receipt.precisions[TRT_INT8_NAME]
+    assert kinds["LayerNormalization"] == {"fp16": 33} and kinds["QuantizeLinear"].keys() == {"int8"}
+    assert graph_facts(quantised / "graph.int8.onnx").operator_types["LayerNormalization"] == {"fp32": 33}
+    parity = receipt.parity[TRT_INT8_NAME]
+    assert (parity.gate, parity.photographs) == ("int8", ("a", "b"))
+    assert parity.backend == "onnxruntime, every half tensor rounded"
+    assert receipt.islands[TRT_INT8_NAME].photographs == ("proof.npz:0",)
+    (asked,) = receipt.also_requested or ()
+    assert (asked.engine, asked.made.precision, asked.is_first_choice) == ("trt-int8", "fp16", True)
+    assert receipt.measured.int8_speed is not None and receipt.measured.int8_speed.speedup == 1.5
+    # Typed once, it is taken as it is.
+    typed = sha256_of(quantised / TRT_INT8_NAME)
+    again = add_engines(request(quantised, "trt-int8"), lambda line: None)
+    assert sha256_of(quantised / TRT_INT8_NAME) == typed and again.parity[TRT_INT8_NAME] == parity
+
+
+def test_int8_that_does_not_pay_on_the_board_is_not_added(perfect_engines, quantised, monkeypatch):
+    def too_slow(folder, spec, min_speedup, *, for_tensorrt):
+        assert min_speedup == 1.1 and for_tensorrt and (folder / INT8_PLAN).is_file() and (folder / PLAN).is_file()
+        raise BuildError("1.02 times faster, less than the 1.1 times that INT8 must gain")
+
+    monkeypatch.setattr(export_from, "int8_speed", too_slow)
+    before = contents(quantised)
+    with pytest.raises(BuildError, match=r"1\.02 times"):
+        add_engines(request(quantised, "trt-int8", min_speedup=1.1), lambda line: None)
+    after = contents(quantised)
+    assert after.pop("failed.json") and after == before
+
+
+@pytest.fixture(scope="module")
+def seen(photographs, tmp_path_factory):
+    """16 pictures of what the device sees, as files."""
+    folder = tmp_path_factory.mktemp("seen")
+    for number in range(16):
+        picture = np.roll(photographs[number % 4], 37 * (number + 1), axis=1)
+        cv2.imwrite(str(folder / f"{number}.png"), picture[: 320 - 4 * number, : 480 - 6 * number])
+    return folder
+
+
+def test_a_board_quantises_on_frames_of_its_own_without_torch(perfect_engines, fp32_only, seen, tmp_path):
+    root = tmp_path / "m.brixel"
+    shutil.copytree(fp32_only, root)
+    receipt = add_engines(request(root, "trt-int8", calib=str(seen)), lambda line: None)
+    assert receipt.int8 is not None and receipt.int8.kind == "static"
+    assert receipt.int8.files == ("calib.json", "plan.json", TRT_INT8_NAME)
+    assert set(receipt.int8.files) < set(receipt.files)
+    assert len(set((receipt.int8.frames_sha256 or {}).values())) == 3
+    assert receipt.precisions[TRT_INT8_NAME]["LayerNormalization"] == {"fp16": 33}
+    # Ranges of fp16 come from frames that calibrated: 16 less two that chose and five that judged.
+    assert len(receipt.islands[TRT_INT8_NAME].photographs) == receipt.int8.frames["calibration"] == 9
+    assert receipt.engines[INT8_PLAN].graph == TRT_INT8_NAME
+    assert not {"frames.npy", "work"} & {path.name for path in root.iterdir()}
+
+
+def test_frames_that_calibrate_may_not_be_the_proofs(perfect_engines, fp32_only, mini_images, seen, tmp_path):
+    root, shared = tmp_path / "m.brixel", tmp_path / "shared"
+    shutil.copytree(fp32_only, root)
+    shutil.copytree(seen, shared)
+    cv2.imwrite(str(shared / "z.png"), mini_images[0][0])
+    before = contents(root)
+    with pytest.raises(SpecError, match=r"1 photographs of the proof are in --calib .*shared too \(a\)"):
+        add_engines(request(root, "trt-int8", calib=str(shared)), lambda line: None)
+    assert contents(root) == before
+
+
+def test_what_waits_for_the_compiler_knows_no_graphs():
+    absent = {"onnx", "onnxruntime", "cv2", "torch"}
+    code = f"import sys, brixel_edge.commands.export_from; print({absent} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"

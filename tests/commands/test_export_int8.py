@@ -7,7 +7,7 @@ import jsonschema
 import numpy as np
 import pytest
 
-from brixel_edge.commands import export_steps
+from brixel_edge.commands import export_int8
 from brixel_edge.commands.export import main
 from brixel_edge.export.ladder import GateMissedError
 from brixel_edge.model.receipt import SCHEMA_PATH
@@ -31,7 +31,7 @@ def pictures(photographs, tmp_path_factory):
 def twice(pictures, tmp_path_factory):
     """(receipts of two exports with one cache, how often PyTorch's gate was asked in each, the cache)."""
     folder, asked, receipts = tmp_path_factory.mktemp("twice"), [], []
-    real = export_steps.proven_int8
+    real = export_int8.proven_int8
 
     def proven(*arguments):
         asked[-1] += 1
@@ -40,7 +40,7 @@ def twice(pictures, tmp_path_factory):
         return real(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export_steps, "proven_int8", proven)
+        patch.setattr(export_int8, "proven_int8", proven)
         for name in ("a", "b"):
             asked.append(0)
             flags = ["--calib", str(pictures), "--calib-cache", str(folder / "cache"), "--out", str(folder / name)]

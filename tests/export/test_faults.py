@@ -9,7 +9,8 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from brixel_edge.commands.export_steps import Job, export_directory
+from brixel_edge.commands.export_job import Job
+from brixel_edge.commands.export_steps import export_directory
 from brixel_edge.errors import BuildError, ParityError
 from brixel_edge.export.facts import Photographs
 from brixel_edge.export.graph.fuse import spec_from_student

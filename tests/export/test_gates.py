@@ -13,8 +13,8 @@ import numpy as np
 import onnx
 import pytest
 
-from brixel_edge.commands import export_steps
-from brixel_edge.commands.export_steps import Job, export_directory
+from brixel_edge.commands.export_job import Job, proof_photographs
+from brixel_edge.commands.export_steps import export_directory
 from brixel_edge.errors import ParityError, SpecError
 from brixel_edge.export.facts import Photographs
 from brixel_edge.export.gate import passed
@@ -77,7 +77,7 @@ def test_grey_pictures_are_joined_by_ones_that_show_swapped_channels(
     tmp_path, mini_student, mini_graph, mini_images, grey_folder, capsys
 ):
     spec = spec_from_student(mini_student, 64, 96, "brixel", name="vit_mini_dinov3")
-    photographs = export_steps._proof_photographs(grey_folder, spec)
+    photographs = proof_photographs(grey_folder, spec)
     assert len(photographs.names) == 6 and "0.png" not in photographs.names
     assert "0.png is grey and could not show a fault" in capsys.readouterr().err
     greys = [cv2.cvtColor(cv2.cvtColor(i[0], cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)[None] for i in mini_images]

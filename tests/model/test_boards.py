@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from brixel_edge.commands.export import build_parser
-from brixel_edge.commands.export_request import check_engines, fill_in_board, from_arguments, request_from_arguments
+from brixel_edge.commands.export_from_request import from_arguments
+from brixel_edge.commands.export_request import check_engines, fill_in_board, request_from_arguments
 from brixel_edge.errors import SpecError
 from brixel_edge.export.engine.known_bad import default_sampler, needs_early_bf16
 from brixel_edge.export.engine.settings import EngineSettings
@@ -52,7 +53,7 @@ def test_on_the_board_it_stands_for_engines_and_limits():
 @pytest.mark.parametrize(
     ("names", "message"),
     [("onnx-fp16,nonsense", "engine 'nonsense' is not one of"), ("trt-fp16,trt-rtx", "make two exports"),
-     ("onnx-int8,trt-int8", "both write graph.int8.onnx")],
+     ("onnx-int8,trt-int8", "one export quantises once; add trt-int8 with --from")],
 )  # fmt: skip
 def test_lists_of_engines_that_cannot_be(names, message):
     with pytest.raises(SpecError, match=message):

@@ -68,7 +68,7 @@ def test_a_cache_beyond_the_disk_is_refused_unless_it_is_there_already(tmp_path,
     cache = TeacherCache(tmp_path, "teacher")
     cache.put("00aa", view)
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr(teacher_cache.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     held = (tmp_path / "00" / "00aa.npz").stat().st_size
     check_cache_fits(tmp_path, held + 900, 2**30)
     with pytest.raises(DataError, match="make room"):
