@@ -23,16 +23,19 @@ if TYPE_CHECKING:
     from brixel_edge.model.features import FeatureMap
     from brixel_edge.runtimes.asking.prototypes import Prototypes
     from brixel_edge.runtimes.model import Model, open_model
+    from brixel_edge.runtimes.recordings.recording import Recording, load_recording
     from brixel_edge.runtimes.stream.feature_stream import stream
 
     __version__: str
 
-__all__ = ["FeatureMap", "Model", "Prototypes", "__version__", "open_model", "stream"]
+__all__ = ["FeatureMap", "Model", "Prototypes", "Recording", "__version__", "load_recording", "open_model", "stream"]
 
 _HOMES = {
     "FeatureMap": "brixel_edge.model.features",
     "Model": "brixel_edge.runtimes.model",
     "Prototypes": "brixel_edge.runtimes.asking.prototypes",
+    "Recording": "brixel_edge.runtimes.recordings.recording",
+    "load_recording": "brixel_edge.runtimes.recordings.recording",
     "open_model": "brixel_edge.runtimes.model",
     "stream": "brixel_edge.runtimes.stream.feature_stream",
 }

@@ -77,6 +77,8 @@ WORLDS = [
     World("trt-rtx", X86, ALL_PYTHONS, {"cuda-python": 13, "tensorrt-rtx": 1}),
     World("export,trt-rtx", X86, ALL_PYTHONS, {"cuda-python": 13, "torch": 2}),
     World("export,train,openvino,video", X86, ALL_PYTHONS, {"torch": 2, "av": 0}),
+    World("record", X86, ALL_PYTHONS, {"mcap": 1}),
+    World("record", ARM64, ALL_PYTHONS, {"mcap": 1}),
     World("weights", X86, ALL_PYTHONS, {"gdown": 0}),
     World("eval", X86, ALL_PYTHONS, {"torch": 2, "h5py": 3}),
     World("openvino,video", ARM64, ("3.10", "3.11"), {}),
@@ -86,7 +88,11 @@ WORLDS = [
 
 @pytest.mark.parametrize(
     ("world", "python"),
-    [pytest.param(world, python, id=f"{world.extras}-{python}") for world in WORLDS for python in world.pythons],
+    [
+        pytest.param(world, python, id=f"{world.extras}-{world.platform[:7]}-{python}")
+        for world in WORLDS
+        for python in world.pythons
+    ],
 )
 def test_an_extra_resolves_for_its_world(world, python, tmp_path):
     versions = resolved(tmp_path, world.extras, python, world.platform)
@@ -148,6 +154,10 @@ PROMISES = {
     "": ["brixel-run --headless --frames 2", "brixel-run --source clip.mp4 --headless", "brixel-inspect --help"],
     "openvino": ["brixel-run --source clip.mp4 --headless --backend openvino"],
     "video": ["brixel-run --source clip.mp4 --headless --save out.mp4"],
+    "record": [
+        "brixel-run --source clip.mp4 --headless --save features.mcap",
+        "brixel-run --source features.mcap --headless",
+    ],
     "export": [
         "brixel-export --size 64x96 --out fp32.brixel",
         "brixel-export --size 64x96 --engine onnx-fp16 --out fp16.brixel",

@@ -30,6 +30,8 @@ examples:
   brixel-run vits16.brixel --source rtsp://user:password@10.0.0.7/stream1 --headless --json
   brixel-run vits16.brixel --source drive.mp4 --save features.mp4
   brixel-run vits16.brixel --source photographs/ --save panels
+  brixel-run vits16.brixel --camera 0 --save features.mcap
+  brixel-run vits16.brixel --source features.mcap
   brixel-run vits16.brixel --camera 0 --budget 900MiB --duration 60
   brixel-run vits16.brixel --camera 0 --query cup=320,240 --save-prototypes kitchen.prototypes
   brixel-run vits16.brixel --source drive.mp4 --prototypes kitchen.prototypes --headless --json
@@ -60,8 +62,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--source",
         metavar="S",
         action="append",
-        help="video file, folder or glob of images, rtsp:// or http:// URL, gst:, test:clock, demo: (default); "
-        "several share the engine",
+        help="video file, recording (.mcap), folder or glob of images, rtsp:// or http:// URL, gst:, test:clock, "
+        "demo: (default); several share the engine",
     )
     parser.add_argument(
         "--policy",
@@ -70,7 +72,17 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--fit", choices=("stretch", "crop", "pad"), default="stretch", help="frames of another aspect")
     parser.add_argument("--headless", action="store_true", help="show nothing")
-    parser.add_argument("--save", metavar="PATH", type=Path, help="video (.mp4 .mkv .mov .avi), or a folder of PNGs")
+    parser.add_argument(
+        "--save", metavar="PATH", type=Path, help="video (.mp4 .mkv .mov .avi), features (.mcap), or folder of PNGs"
+    )
+    parser.add_argument(
+        "--save-features", choices=("npz",), help="with --save DIR: one .npz of features a frame, in place of PNGs"
+    )
+    parser.add_argument(
+        "--save-precision",
+        choices=("fp16", "fp32"),
+        help="of features in .mcap and .npz (default: as they were computed)",
+    )
     parser.add_argument("--force", action="store_true", help="overwrite what --save and --save-prototypes name")
     parser.add_argument(
         "--query",
@@ -137,10 +149,11 @@ def _options(arguments: argparse.Namespace) -> RunOptions:
     from brixel_edge.runtimes.asking.prototype_file import check_prototype_target
     from brixel_edge.runtimes.asking.prototypes import Prototypes
     from brixel_edge.runtimes.asking.requests import parse_query
-    from brixel_edge.runtimes.pictures.targets import check_target
+    from brixel_edge.runtimes.pictures.targets import Saving, check_feature_options, check_target
     from brixel_edge.runtimes.stream.policies import parse_policy
     from brixel_edge.runtimes.stream.run import RunOptions
 
+    check_feature_options(arguments.save, arguments.save_features, arguments.save_precision)
     if arguments.save is not None:
         check_target(arguments.save, is_replacing=arguments.force)
     queries = tuple(parse_query(text) for text in arguments.query)
@@ -158,7 +171,7 @@ def _options(arguments: argparse.Namespace) -> RunOptions:
         fit=arguments.fit,
         budget_bytes=budget_bytes,
         headless=arguments.headless,
-        save=arguments.save,
+        saving=Saving(path=arguments.save, features=arguments.save_features, precision=arguments.save_precision),
         duration_s=arguments.duration,
         frames=arguments.frames,
         reconnect_s=arguments.reconnect,

@@ -5,12 +5,17 @@ Training reads with Pillow, which decodes large JPEGs in part, by the same rules
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from brixel_edge.image.orientation import orientation_of, turned
+from brixel_edge.machine.stderr import caught_complaints
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2"})
 _ROWS = 64
@@ -55,17 +60,38 @@ def bgr_from_pixels(pixels: NDArray[Any]) -> NDArray[np.uint8] | None:
     return pixels if pixels.shape[2] == 3 else None
 
 
-def decode_image(data: bytes) -> NDArray[np.uint8] | None:
-    """The picture in an image file, upright, (H, W, 3) uint8 BGR; None if it is unreadable or cut short."""
+@dataclass(frozen=True, kw_only=True)
+class Decoded:
+    """What became of the bytes of an image file.
+
+    Attributes:
+        pixels: upright, (H, W, 3) uint8 BGR; None if it is unreadable or cut short.
+        complaint: what is wrong with it, even if it could be read; None for nothing.
+    """
+
+    pixels: NDArray[np.uint8] | None
+    complaint: str | None = None
+
+
+def decode_with_complaint(data: bytes) -> Decoded:
+    """The picture in an image file, and what the library that decoded it had to say."""
     if _is_cut_short(data):
-        return None
+        return Decoded(pixels=None, complaint="not an image, or cut short")
     # Colour mode turns a JPEG by its EXIF tag, and knows no alpha; the unchanged mode is the other way round.
     mode = cv2.IMREAD_COLOR if data.startswith(_JPEG_START) else cv2.IMREAD_UNCHANGED
-    try:
+    pixels = None
+    with caught_complaints() as complaints, contextlib.suppress(cv2.error):
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
-    except cv2.error:
-        return None
-    return None if pixels is None else bgr_from_pixels(pixels)
+    complaint = "; ".join(dict.fromkeys(complaints)) or None
+    image = None if pixels is None else bgr_from_pixels(pixels)
+    if image is None:
+        return Decoded(pixels=None, complaint=complaint)
+    return Decoded(pixels=turned(image, orientation_of(data)), complaint=complaint)
+
+
+def decode_image(data: bytes) -> NDArray[np.uint8] | None:
+    """The picture in an image file, upright, (H, W, 3) uint8 BGR; None if it is unreadable or cut short."""
+    return decode_with_complaint(data).pixels
 
 
 def read_image(path: Path) -> NDArray[np.uint8] | None:

@@ -50,6 +50,11 @@ def replacing(path: Path, *, is_durable: bool = True) -> Iterator[Path]:
         raise
 
 
+def numbered_stem(count: int, name: str | None) -> str:
+    """What to call the file of a frame: `000042`, or `000042_NAME` where the frame itself is a file."""
+    return f"{count:06d}" + (f"_{Path(name).stem}" if name else "")
+
+
 def write_atomically(path: Path, content: bytes | memoryview | str) -> None:
     """Replace a file's content, text as UTF-8: either all of it is on the disk afterwards, or the file is as it was.
 

@@ -6,6 +6,8 @@ exists is a spec that can be. Letters: H, W image pixels; h, w feature grid; D f
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -104,6 +106,11 @@ class ModelSpec:
     def stride_px(self) -> tuple[float, float]:
         """Input pixels between neighbouring cells, (y, x)."""
         return self.image.height / self.grid[0], self.image.width / self.grid[1]
+
+    @property
+    def digest(self) -> str:
+        """sha256 of this spec, by which features are known to be of it."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
         """This spec as plain JSON values, with the version of the form."""

@@ -1,9 +1,8 @@
-"""Where the pictures of a run go: a window, a recording, both or nowhere; and where clicks into them lead."""
+"""Where the results of a run go: a window, a recording, both or nowhere; and where clicks into pictures lead."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from brixel_edge.image.colours import PcaColours
 from brixel_edge.model.features import FeatureMap
@@ -15,7 +14,10 @@ from brixel_edge.runtimes.pictures.events import Click, WindowEvent
 from brixel_edge.runtimes.pictures.layers import frame_point
 from brixel_edge.runtimes.pictures.painter import Painter
 from brixel_edge.runtimes.pictures.recorder import Recorder, open_recorder
+from brixel_edge.runtimes.pictures.targets import Saving
 from brixel_edge.runtimes.pictures.window import Window, open_window
+from brixel_edge.runtimes.recordings.facts import RecordedModel
+from brixel_edge.runtimes.recordings.recorder import FeatureRecorder, open_feature_recorder
 
 WINDOW_HELP = "click: left on a thing, right where it is not; n next thing, c forget it, h colours or heat map, q ends"
 _KEYS: dict[str, Request] = {"n": Choose(name=None), "c": Forget(), "h": Show()}
@@ -27,14 +29,20 @@ class Output:
     Args:
         model: named in the caption.
         window: None for none.
-        recorder: None for none.
+        recorder: of pictures; None for none.
         asking: what is looked for in each frame.
+        feature_recorder: None for none.
     """
 
     def __init__(
-        self, model: Model, window: Window | None, recorder: Recorder | None, asking: Asking | None = None
+        self,
+        model: Model,
+        window: Window | None,
+        recorder: Recorder | None,
+        asking: Asking | None = None,
+        feature_recorder: FeatureRecorder | None = None,
     ) -> None:
-        self._window, self._recorder = window, recorder
+        self._window, self._recorder, self._feature_recorder = window, recorder, feature_recorder
         self._asking = asking or Asking()
         self._painter: Painter | None = None
         self._last: tuple[FeatureMap, str] | None = None
@@ -49,8 +57,12 @@ class Output:
 
     @property
     def is_needed(self) -> bool:
-        """Whether anybody looks at pictures, or something is looked for in them."""
-        return self._window is not None or self._recorder is not None or self._asking.is_needed
+        """Whether anybody looks at results, or something is looked for in them."""
+        return self._has_pictures or self._feature_recorder is not None or self._asking.is_needed
+
+    @property
+    def _has_pictures(self) -> bool:
+        return self._window is not None or self._recorder is not None
 
     @property
     def was_closed(self) -> bool:
@@ -60,10 +72,11 @@ class Output:
     @property
     def saved(self) -> str | None:
         """What was written where."""
-        return self._recorder.description if self._recorder is not None else None
+        recorder = self._recorder or self._feature_recorder
+        return recorder.description if recorder is not None else None
 
     def put(self, features: FeatureMap, t_media_s: float, name: str | None, speed: str = "") -> None:
-        """Look for what was asked for, paint the result and hand the picture on.
+        """Keep one result, look for what was asked for, paint it and hand the picture on.
 
         Args:
             features: with their frame, where somebody looks at pictures.
@@ -74,11 +87,13 @@ class Output:
         Raises:
             SpecError: a query of the command line outside of the frame.
         """
+        if self._feature_recorder is not None:
+            self._feature_recorder.write(features, name)
         if self._last is not None:
             self._asking.take_requests(self._last[0])
         self._last = features, speed
         answer = self._asking.answer(features)
-        if self._window is None and self._recorder is None:
+        if not self._has_pictures:
             return
         if self._painter is None:
             # Images have little in common with the one before; frames have much.
@@ -114,8 +129,9 @@ class Output:
     def close(self) -> None:
         """Finish the recording, then remove the window."""
         try:
-            if self._recorder is not None:
-                self._recorder.close()
+            for recorder in (self._recorder, self._feature_recorder):
+                if recorder is not None:
+                    recorder.close()
         finally:
             if self._window is not None:
                 self._window.close()
@@ -125,7 +141,7 @@ def open_output(
     model: Model,
     fps: float | None,
     headless: bool,
-    save: Path | None,
+    saving: Saving,
     say: Callable[[str], None],
     asking: Asking | None = None,
 ) -> Output:
@@ -135,20 +151,35 @@ def open_output(
         model: for the captions.
         fps: of the source.
         headless: no window.
-        save: where to keep the pictures; None keeps none.
+        saving: what to keep.
         say: told where there is nothing to show pictures on.
         asking: what is looked for in each frame.
 
     Raises:
-        BundleError: nothing can be written at `save`.
+        BundleError: nothing can be written there.
         SpecError: prototypes of another model.
     """
     if asking is not None:
         asking.prototypes.check(model.feature_space)
-    recorder = open_recorder(save, fps) if save is not None else None
+    recorder: Recorder | None = None
+    feature_recorder: FeatureRecorder | None = None
+    if saving.path is not None and saving.keeps_features:
+        feature_recorder = open_feature_recorder(saving.path, _recorded_model(model), saving.precision)
+    elif saving.path is not None:
+        recorder = open_recorder(saving.path, fps)
     window = None if headless else open_window(f"brixel-run: {model.name}")
     if window is not None:
         say(WINDOW_HELP)
-    elif recorder is None and not headless:
+    elif saving.path is None and not headless:
         say("no display here, so nothing is shown; --save out.mp4 keeps the pictures")
-    return Output(model, window, recorder, asking)
+    return Output(model, window, recorder, asking, feature_recorder)
+
+
+def _recorded_model(model: Model) -> RecordedModel:
+    return RecordedModel(
+        feature_space=model.feature_space,
+        spec=model.spec,
+        engine=model.path.name,
+        precision=model.precision,
+        backend=model.backend,
+    )

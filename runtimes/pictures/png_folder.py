@@ -9,12 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brixel_edge.errors import BundleError
-from brixel_edge.machine.files import replacing
-
-
-def numbered_stem(count: int, name: str | None) -> str:
-    """`000042`, or `000042_NAME` where each frame is a file."""
-    return f"{count:06d}" + (f"_{Path(name).stem}" if name else "")
+from brixel_edge.machine.files import numbered_stem, replacing
 
 
 class PngFolder:

@@ -51,7 +51,7 @@ class Recorder(Protocol):
 
 
 def open_recorder(path: Path, fps: float | None) -> Recorder:
-    """Make what a --save path names; `targets.check_target` has passed.
+    """Make what a --save path names, where that is for pictures; `targets.check_target` has passed.
 
     Args:
         path: a video file, or a folder.

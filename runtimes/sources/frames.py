@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brixel_edge.machine.memory import MIB
+from brixel_edge.model.features import FeatureMap
 
 _DECODED, _MOST_THREADS, _DECODER_BYTES = 6, 16, 9 * MIB
 
@@ -28,6 +29,7 @@ class Frame:
         t_stream_s: the stream's own time stamp [s]; None where it has none.
         is_after_gap: the source was lost or silent, and came back just before.
         name: of the file, where each frame is one.
+        recorded: its features, where the source is a recording; then no engine makes them.
         utc_offset_s: what makes a time of `time.monotonic()` seconds since 1970, as the clocks stood when it was taken.
     """
 
@@ -39,6 +41,7 @@ class Frame:
     t_stream_s: float | None = None
     is_after_gap: bool = False
     name: str | None = None
+    recorded: FeatureMap | None = field(default=None, repr=False)
     utc_offset_s: float = field(default_factory=lambda: time.time() - time.monotonic())
 
     @property

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from brixel_edge.errors import BundleError
 from brixel_edge.image.headers import HEADER_BYTES, size_from_header
-from brixel_edge.image.reading import IMAGE_SUFFIXES, decode_image
+from brixel_edge.image.reading import IMAGE_SUFFIXES, Decoded, decode_with_complaint
 from brixel_edge.runtimes.sources.frames import Frame, FrameMemory
 from brixel_edge.runtimes.sources.video import VIDEO_SUFFIXES
 
@@ -96,13 +96,15 @@ class ImageFiles:
 
     def _pixels(self, path: Path) -> NDArray[np.uint8] | None:
         try:
-            pixels, reason = decode_image(path.read_bytes()), "not an image, or cut short"
+            decoded = decode_with_complaint(path.read_bytes())
         except OSError as error:
-            pixels, reason = None, error.strerror or "not readable"
-        if pixels is None:
+            decoded = Decoded(pixels=None, complaint=error.strerror or "not readable")
+        if decoded.pixels is None:
             self.skipped += 1
-            _LOG.warning("skipped %s: %s", path, reason)
-        return pixels
+            _LOG.warning("skipped %s: %s", path, decoded.complaint or "not an image, or cut short")
+        elif decoded.complaint is not None:
+            _LOG.warning("%s is damaged: %s", path, decoded.complaint)
+        return decoded.pixels
 
     def _frame(self, pixels: NDArray[np.uint8], path: Path, start_s: float) -> Frame:
         index, self._delivered = self._delivered, self._delivered + 1

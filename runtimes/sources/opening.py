@@ -5,6 +5,7 @@
     gst:<pipeline>                    GStreamer, in a process of its own (python3-gi), or a cv2 that is built with it
     csi:0?width=1280&height=720       a Jetson's CSI camera, the same way
     clip.mp4, folder/, 'dir/*.jpg'    files, every frame of them
+    features.mcap                     a recording of brixel-run, with its features
     demo:                             a slow pan and zoom over photographs that come along
     test:pattern, test:clock          a moving disc; the time painted into the pixels, readable by `read_time`
 
@@ -19,6 +20,7 @@ from pathlib import Path
 from brixel_edge.errors import BundleError, SpecError
 from brixel_edge.image.reading import IMAGE_SUFFIXES
 from brixel_edge.machine.addresses import label_from_address
+from brixel_edge.runtimes.recordings.recording import RECORDING_SUFFIX
 from brixel_edge.runtimes.sources.camera import open_camera
 from brixel_edge.runtimes.sources.camera_address import has_gstreamer_in_cv2, is_camera_address
 from brixel_edge.runtimes.sources.child import ChildSource
@@ -31,6 +33,7 @@ from brixel_edge.runtimes.sources.gstreamer import (
 )
 from brixel_edge.runtimes.sources.images import ImageFiles, images_from_folder, images_from_glob
 from brixel_edge.runtimes.sources.patterns import PatternSource
+from brixel_edge.runtimes.sources.recording import RecordingSource
 from brixel_edge.runtimes.sources.video import VideoFile, is_file_url
 
 _GLOB = re.compile(r"[*?\[]")
@@ -47,7 +50,7 @@ def open_source(text: str, reconnect_s: float = 30.0) -> FrameSource:
     Raises:
         SourceError: a camera or stream that does not open.
         BundleError: a file that is missing or neither video nor image, a folder without images.
-        BackendMissing: `gst:` and `csi:` without GStreamer's bindings or a cv2 that has it.
+        BackendMissing: `gst:` and `csi:` without GStreamer's bindings or a cv2 that has it; a recording without mcap.
         SpecError: a camera mode that cannot be read.
     """
     if not text.strip():
@@ -74,6 +77,8 @@ def _open_files(text: str) -> FrameSource:
     if path.is_file():
         if path.suffix.lower() in IMAGE_SUFFIXES:
             return ImageFiles([path], str(path))
+        if path.suffix.lower() == RECORDING_SUFFIX:
+            return RecordingSource(path)
         return VideoFile(str(path))
     if _GLOB.search(text):
         return ImageFiles(images_from_glob(text), text)

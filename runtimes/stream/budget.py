@@ -16,6 +16,8 @@ from brixel_edge.runtimes.sources.frames import FrameMemory
 
 # PyAV and x264, or a window, and the pictures.
 _PICTURES_BYTES = 64 * MIB
+# A map that is kept: as a message, in a chunk, in a record of the file, each with its join.
+_RECORDING_COPIES = 6
 # Maps in flight: being made, waiting, being looked at.
 _MAPS_IN_FLIGHT = 3
 _HEAD_WIDTH = 64
@@ -64,6 +66,7 @@ def plan_memory(
     queue_bytes: int,
     frames: Sequence[FrameMemory],
     has_pictures: bool,
+    keeps_features: bool = False,
 ) -> MemoryPlan:
     """Estimate the peak of a run.
 
@@ -74,7 +77,8 @@ def plan_memory(
         now_bytes: what the process holds with the backend's library loaded and no model.
         queue_bytes: bound of the frames that wait.
         frames: of each source.
-        has_pictures: whether results are shown or saved.
+        has_pictures: whether results are painted, to be shown or saved.
+        keeps_features: whether features are recorded, with their frames.
 
     Raises:
         SpecError: the backend's memory is not the process's.
@@ -95,22 +99,23 @@ def plan_memory(
         "loading": loading,
         "activations": activations,
         "features": _MAPS_IN_FLIGHT * map_bytes,
-        "frames": _frames_bytes(frames, queue_bytes, has_pictures),
+        "frames": _frames_bytes(frames, queue_bytes, has_pictures or keeps_features),
         "pictures": _PICTURES_BYTES if has_pictures else 0,
+        "recording": _RECORDING_COPIES * map_bytes if keeps_features else 0,
     }
     return MemoryPlan(items={name: size for name, size in items.items() if size})
 
 
-def _frames_bytes(frames: Sequence[FrameMemory], queue_bytes: int, has_pictures: bool) -> int:
+def _frames_bytes(frames: Sequence[FrameMemory], queue_bytes: int, keeps_frames: bool) -> int:
     """With a slow engine: what each source holds, the frame that it wants to give, those that wait, the engine's.
 
-    Pictures need one more, which is being painted.
+    Who looks at frames needs one more, which is being painted or recorded.
     """
     if len(frames) == 1 and frames[0].count == 1:
         return frames[0].own_bytes + frames[0].frame_bytes
     # One may always wait.
     read = sum(one.own_bytes + one.frame_bytes + max(queue_bytes // len(frames), one.frame_bytes) for one in frames)
-    return read + (2 if has_pictures else 1) * max(one.frame_bytes for one in frames)
+    return read + (2 if keeps_frames else 1) * max(one.frame_bytes for one in frames)
 
 
 def check_plan(plan: MemoryPlan, budget_bytes: int, what: str, alternative: MemoryPlan | None = None) -> None:

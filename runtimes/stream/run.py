@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +21,7 @@ from brixel_edge.runtimes.engines import load_backend
 from brixel_edge.runtimes.model import Model, model_from_engine
 from brixel_edge.runtimes.opening import open_engine_of_model
 from brixel_edge.runtimes.pictures.output import Output, open_output
+from brixel_edge.runtimes.pictures.targets import Saving
 from brixel_edge.runtimes.runtime import OpenVinoPrecision, RuntimeSettings
 from brixel_edge.runtimes.sources.frames import FrameMemory, memory_of
 from brixel_edge.runtimes.sources.images import SECONDS_PER_IMAGE
@@ -53,7 +54,7 @@ class RunOptions:
         fit: of frames of another aspect.
         budget_bytes: memory that the process may take; None for no bound.
         headless: show nothing.
-        save: video file or folder for the pictures.
+        saving: what is kept of the results, and where.
         duration_s: stop after so long [s].
         frames: stop after so many.
         reconnect_s: how long a lost camera is tried again [s].
@@ -72,7 +73,7 @@ class RunOptions:
     fit: Fit = "stretch"
     budget_bytes: int | None = None
     headless: bool = False
-    save: Path | None = None
+    saving: Saving = field(default_factory=Saving)
     duration_s: float | None = None
     frames: int | None = None
     reconnect_s: float = 30.0
@@ -82,8 +83,13 @@ class RunOptions:
 
     @property
     def has_pictures(self) -> bool:
-        """Whether results are shown or saved."""
-        return self.save is not None or not self.headless
+        """Whether results are painted."""
+        return self.saving.keeps_pictures or not self.headless
+
+    @property
+    def keeps_frames(self) -> bool:
+        """Whether results need their frame."""
+        return self.has_pictures or self.saving.keeps_features
 
 
 class StopFlag(Protocol):
@@ -126,7 +132,7 @@ class StreamRun:
             self._open_sources,
             options.frames,
             options.policy,
-            keeps_frames=options.has_pictures,
+            keeps_frames=options.keeps_frames,
         )
 
     def run(self) -> RunReport:
@@ -184,6 +190,7 @@ class StreamRun:
             queue_bytes=QUEUE_BYTES,
             frames=frames,
             has_pictures=options.has_pictures,
+            keeps_features=options.saving.keeps_features,
         )
         self._plan = plan = plan_for(backend)
         self._say(f"planned peak memory: {plan}")
@@ -198,7 +205,7 @@ class StreamRun:
             self._engine.model,
             stream.sources[0].fps,
             self._options.headless,
-            self._options.save,
+            self._options.saving,
             self._say,
             self._asking,
         )

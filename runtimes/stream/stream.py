@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+from brixel_edge.errors import BundleError
 from brixel_edge.image.fit import NOTABLE_DISTORTION, FittedImage, distortion
 from brixel_edge.machine.memory import MIB
 from brixel_edge.model.features import FeatureMap
 from brixel_edge.model.spec import ModelSpec
 from brixel_edge.runtimes.model import Model
 from brixel_edge.runtimes.sources.frames import Frame, FrameSource
+from brixel_edge.runtimes.sources.recording import RecordingSource
 from brixel_edge.runtimes.stream.frame_queue import Arrival, Counters
 from brixel_edge.runtimes.stream.policies import Policy
 from brixel_edge.runtimes.stream.reader import FrameReader, take_from
@@ -63,6 +65,25 @@ def _distortion_remedy(frame: Frame, spec: ModelSpec, factor: float) -> str:
     )
 
 
+def check_recording(source: RecordingSource, model: Model) -> None:
+    """Refuse features that are of another model: of another spec, or of other weights.
+
+    Raises:
+        BundleError: they are; the message names both.
+    """
+    recorded = source.recording.model
+    if recorded.spec.digest != model.spec.digest:
+        raise BundleError(
+            f"{source.recording.path} was recorded with {recorded.name}, whose spec ({recorded.spec.digest[:12]}) is "
+            f"not that of {model.name} ({model.spec.digest[:12]}); replay it with the model that it was recorded with"
+        )
+    if not recorded.feature_space.is_that_of(model.feature_space):
+        raise BundleError(
+            f"{source.recording.path} was recorded with {recorded.feature_space}, whose weights are not those of "
+            f"{model.feature_space}; replay it with the model that it was recorded with"
+        )
+
+
 class Stream:
     """Iterate over it for results; close it, or use it in a `with`. Owns the sources, not the model.
 
@@ -75,6 +96,9 @@ class Stream:
         policy: which frames are used; None takes that of each source's kind.
         names: of the sources, in their maps and in `health`; None takes their descriptions.
         keeps_frames: whether features carry their frame, which needs memory where nobody looks at it.
+
+    Raises:
+        BundleError: a recording of another model; the sources are closed.
     """
 
     def __init__(
@@ -90,8 +114,9 @@ class Stream:
         self._model, self._keeps_frames = model, keeps_frames
         self._has_checked_aspect = False
         self.sources = list(sources) if isinstance(sources, Sequence) else [sources]
+        self._check_recordings()
         changed = threading.Condition()
-        self.readers: list[FrameReader[FittedImage]] = [
+        self.readers: list[FrameReader[FittedImage | None]] = [
             FrameReader(
                 source, self._prepare, queue_bytes // len(self.sources), policy,
                 name=names[number] if names else None, changed=changed,
@@ -132,7 +157,19 @@ class Stream:
         for source in self.sources:
             source.interrupt()
 
-    def _prepare(self, frame: Frame) -> tuple[FittedImage, int]:
+    def _check_recordings(self) -> None:
+        for source in self.sources:
+            if isinstance(source, RecordingSource):
+                try:
+                    check_recording(source, self._model)
+                except BundleError:
+                    for other in self.sources:
+                        other.close()
+                    raise
+
+    def _prepare(self, frame: Frame) -> tuple[FittedImage | None, int]:
+        if frame.recorded is not None:
+            return None, frame.recorded.values.nbytes
         self._mention_distortion(frame)
         fitted = self._model.prepare(frame.image)
         return fitted, fitted.image.nbytes
@@ -145,11 +182,24 @@ class Stream:
         if self._model.fit == "stretch" and factor > NOTABLE_DISTORTION:
             _LOG.warning("%s", _distortion_remedy(frame, self._model.spec, factor))
 
-    def _result(self, arrival: Arrival[FittedImage], source: str) -> StreamResult:
+    def _replayed(self, frame: Frame, recorded: FeatureMap) -> StreamResult:
+        """What was recorded, as it was; the times are those of reading it."""
+        features = recorded if self._keeps_frames else dataclasses.replace(recorded, frame_bgr=None)
+        total_s = time.monotonic() - frame.t_capture_s
+        wait_s = max(0.0, total_s - frame.capture_s)
+        times = StageTimes(
+            capture_s=frame.capture_s, wait_s=wait_s, preprocess_s=0.0, infer_s=0.0, total_s=total_s
+        )  # fmt: skip
+        return StreamResult(features=features, times=times, t_media_s=frame.t_media_s, name=frame.name)
+
+    def _result(self, arrival: Arrival[FittedImage | None], source: str) -> StreamResult:
         frame, fitted, preprocess_s = arrival.frame, arrival.prepared, arrival.preprocess_s
+        if frame.recorded is not None:
+            return self._replayed(frame, frame.recorded)
         start = time.monotonic()
         if fitted is None:
-            fitted, _ = self._prepare(frame)
+            self._mention_distortion(frame)
+            fitted = self._model.prepare(frame.image)
             preprocess_s = time.monotonic() - start
         infer_start = time.monotonic()
         features = self._model.features(

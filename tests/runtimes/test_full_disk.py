@@ -11,13 +11,20 @@ from contextlib import contextmanager
 import cv2
 import numpy as np
 import pytest
+import tiny_model
 
 from brixel_edge.commands.run import main
 from brixel_edge.errors import BundleError
+from brixel_edge.model.feature_space import FeatureSpace
+from brixel_edge.model.features import FeatureMap
 from brixel_edge.runtimes.pictures.h264_video import H264Video
 from brixel_edge.runtimes.pictures.opencv_video import OpenCvVideo
 from brixel_edge.runtimes.pictures.png_folder import PngFolder
 from brixel_edge.runtimes.pictures.targets import check_target
+from brixel_edge.runtimes.recordings.facts import RecordedModel
+from brixel_edge.runtimes.recordings.mcap_file import McapFile
+from brixel_edge.runtimes.recordings.npz_folder import NpzFolder
+from brixel_edge.runtimes.recordings.recording import load_recording
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs tmpfs or RLIMIT_FSIZE")
 av = pytest.importorskip("av")
@@ -172,12 +179,116 @@ def test_a_run_on_a_full_disk_ends_with_one_line_its_figures_and_what_it_saved(g
     assert kept > 2
 
 
+def map_of(number):
+    """A map of 80 KiB that nothing makes smaller, with its frame."""
+    generator = np.random.default_rng(number)
+    return FeatureMap(
+        values=generator.normal(size=(64, 80, 4)).astype(np.float32),
+        stride_px=(1.0, 1.0),
+        offset_px=(0.0, 0.0),
+        frame_size=SIZE,
+        t_capture_s=float(number),
+        t_utc_s=1e9 + number,
+        frame_bgr=generator.integers(0, 256, (*SIZE, 3), dtype=np.uint8),
+    )
+
+
+def fill_with_maps(recorder):
+    with pytest.raises(BundleError) as raised:
+        for number in range(MANY):
+            recorder.write(map_of(number), None)
+    recorder.close()
+    return number, str(raised.value)
+
+
+def recorded_model():
+    space = FeatureSpace(model="m", dim=4, digests=("graph:01",))
+    return RecordedModel(feature_space=space, spec=tiny_model.spec(), engine="m", precision="fp32", backend="ort")
+
+
+def check_recording(path, recorder, written, message):
+    assert f"Its {recorder.count} frames until then are kept" in message
+    assert recorder.count == written > 5
+    maps = list(load_recording(path))
+    assert len(maps) == written
+    assert all((features.values == map_of(number).values).all() for number, features in enumerate(maps))
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+def test_a_recording_is_whole_until_the_disk_was_full(small_disk):
+    pytest.importorskip("mcap")
+    recorder = McapFile(small_disk / "f.mcap", recorded_model(), None)
+    written, message = fill_with_maps(recorder)
+    assert "No space left on device" in message
+    check_recording(small_disk / "f.mcap", recorder, written, message)
+
+
+def test_a_recording_is_whole_until_a_quota_was_reached(tmp_path, warnings):
+    """Cut and closed, it is an MCAP file as its format wants it: no warning, and other readers take it too."""
+    reader = pytest.importorskip("mcap.reader")
+    path = tmp_path / "f.mcap"
+    with file_limit(1_000_000):
+        recorder = McapFile(path, recorded_model(), None)
+        written, message = fill_with_maps(recorder)
+    assert "File too large" in message
+    check_recording(path, recorder, written, message)
+    assert "has no end" not in warnings.text
+    with path.open("rb") as stream:
+        assert len(list(reader.NonSeekingReader(stream).iter_messages("/features"))) == written
+
+
+@pytest.mark.parametrize("room", [20, 60, 400])
+def test_a_disk_that_is_full_at_the_index_keeps_every_frame(tmp_path, room):
+    pytest.importorskip("mcap")
+    path = tmp_path / "f.mcap"
+    recorder = McapFile(path, recorded_model(), None)
+    for number in range(3):
+        recorder.write(map_of(number), None)
+    with file_limit(recorder.temporary.stat().st_size + room), pytest.raises(BundleError, match=r"Its 3 frames until"):
+        recorder.close()
+    assert len(list(load_recording(path))) == 3
+
+
+def test_npz_files_are_whole_or_not_there(small_disk):
+    recorder = NpzFolder(small_disk, recorded_model(), None)
+    written, message = fill_with_maps(recorder)
+    assert f"No space left on device); is the disk full? The {written} npz files before it are whole" in message
+    names = [f"{number:06d}.npz" for number in range(written)]
+    assert sorted(entry.name for entry in small_disk.iterdir()) == names
+    assert len(names) > 5
+    for number, name in enumerate(names):
+        with np.load(small_disk / name) as kept:
+            assert (kept["values"] == map_of(number).values).all()
+
+
+@pytest.mark.parametrize("target", ["f.mcap", "maps"])
+def test_a_run_that_records_features_on_a_full_disk_ends_with_one_line(graph, small_disk, tmp_path, capsys, target):
+    if target == "f.mcap":
+        pytest.importorskip("mcap")
+    clip = tmp_path / "noise.avi"
+    writer = OpenCvVideo(clip, 30.0)
+    for number, picture in zip(range(200), noise(), strict=False):
+        writer.write(picture, number / 30, None)
+    writer.close()
+    out = small_disk / target
+    more = ["--save-features", "npz"] if target == "maps" else []
+    command = [str(graph), "--source", str(clip), "--save", str(out), *more, "--headless", "--quiet"]
+    assert main([*command, "--backend", "ort"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    [line] = [line for line in captured.err.splitlines() if "error" in line]
+    assert line.startswith("brixel-run: error: cannot write ") and "No space left on device" in line
+    kept = len(list(load_recording(out) if target == "f.mcap" else out.glob("*.npz")))
+    assert f"({kept} {'frames' if target == 'f.mcap' else 'npz files'})" in captured.err
+    assert kept > 5
+
+
 def test_a_full_disk_is_found_before_the_model_is_loaded(small_disk, capsys, monkeypatch):
     from brixel_edge.runtimes.stream import run as stream_run
 
     (small_disk / "ballast").write_bytes(bytes(os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize))
     monkeypatch.setattr(stream_run, "StreamRun", None)  # calling it would be an error
-    for name in ("out.mp4", "panels"):
+    for name in ("out.mp4", "panels", "features.mcap"):
         assert main(["--source", "demo:", "--save", str(small_disk / name), "--headless"]) == 2
         assert "cannot be written (No space left on device); make room" in capsys.readouterr().err
     assert [entry.name for entry in small_disk.iterdir()] == ["ballast"]

@@ -105,16 +105,16 @@ def test_images_are_planned_by_the_largest(tmp_path):
 
 def test_frames_in_hand_are_counted():
     frames = FrameMemory(frame_bytes=100, own_bytes=7)
-    assert _frames_bytes([frames], 50, has_pictures=False) == 7 + 2 * 100 + 100
-    assert _frames_bytes([frames], 1000, has_pictures=False) == 7 + 2 * 100 + 1000
-    assert _frames_bytes([frames], 50, has_pictures=True) == 7 + 3 * 100 + 100
-    assert _frames_bytes([FrameMemory(frame_bytes=100, own_bytes=100, count=1)], 1000, has_pictures=True) == 200
+    assert _frames_bytes([frames], 50, keeps_frames=False) == 7 + 2 * 100 + 100
+    assert _frames_bytes([frames], 1000, keeps_frames=False) == 7 + 2 * 100 + 1000
+    assert _frames_bytes([frames], 50, keeps_frames=True) == 7 + 3 * 100 + 100
+    assert _frames_bytes([FrameMemory(frame_bytes=100, own_bytes=100, count=1)], 1000, keeps_frames=True) == 200
 
 
 def test_several_sources_share_the_queue_and_the_engine():
     frames = [FrameMemory(frame_bytes=100, own_bytes=7), FrameMemory(frame_bytes=300, own_bytes=9)]
     planned = (7 + 100 + 200) + (9 + 300 + 300) + 300
-    assert _frames_bytes(frames, 400, has_pictures=False) == planned
+    assert _frames_bytes(frames, 400, keeps_frames=False) == planned
 
 
 def test_a_source_that_does_not_know_is_taken_for_full_hd():

@@ -182,7 +182,7 @@ def test_places_that_cannot_be_written_are_refused(tmp_path):
     for name, message in [
         ("nowhere/out.mp4", "folder .*nowhere is not there"),
         ("folder.mp4", "is a folder"),
-        ("out.gif", r"\.gif is none of \.mp4, \.mkv, \.mov, \.avi; a name without suffix is a folder of PNGs"),
+        ("out.gif", r"\.gif is none of \.mp4, \.mkv, \.mov, \.avi, \.mcap; a name without suffix is a folder of PNGs"),
         ("full", "not an empty folder"),
         ("file", "not an empty folder"),
     ]:

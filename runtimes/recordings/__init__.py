@@ -1,0 +1,1 @@
+"""Features -> files, and back to the bit."""
