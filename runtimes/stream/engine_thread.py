@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from brixel_edge.machine.process_end import guard_process_end
 from brixel_edge.runtimes.model import Model
 from brixel_edge.runtimes.stream.feature_stream import OpenSources
 from brixel_edge.runtimes.stream.policies import Policy
@@ -54,6 +55,7 @@ class EngineThread:
         self.stream: Stream | None = None
         self.started_s: float | None = None
         self.error: BaseException | None = None
+        guard_process_end()
         self._thread = threading.Thread(target=self._run, name=NAME, daemon=True)
         self._thread.start()
 

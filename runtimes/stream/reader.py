@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brixel_edge.errors import SourceError
+from brixel_edge.machine.process_end import guard_process_end
 from brixel_edge.runtimes.sources.frames import Frame, FrameSource, status_of
 from brixel_edge.runtimes.stream.frame_queue import Arrival, Counters, Prepared, WaitingFrames
 from brixel_edge.runtimes.stream.policies import Policy, policy_of_source
@@ -69,6 +70,7 @@ class FrameReader(Generic[Prepared]):
         self._before: NDArray[np.uint8] | None = None
         self._thread = threading.Thread(target=self._run, name="brixel-reader", daemon=True)
         self._watchdog = threading.Thread(target=self._watch, name="brixel-watchdog", daemon=True)
+        guard_process_end()
         self._thread.start()
         self._watchdog.start()
 

@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
+from brixel_edge.machine.process_end import guard_process_end
+
 
 class Closable(Protocol):
     """What is opened and must be closed."""
@@ -16,7 +18,7 @@ class Closable(Protocol):
 
 
 Opened = TypeVar("Opened", bound=Closable)
-_GRACE_S = 0.6
+_GRACE_S = 0.4
 _POLL_S = 0.1  # Windows' waits are not interruptible
 
 
@@ -30,6 +32,7 @@ class _Opening:
         self.result: Closable | None = None
         self.error: BaseException | None = None
         self._is_abandoned = False
+        guard_process_end()
         threading.Thread(target=self._run, name="brixel-opening", daemon=True).start()
 
     def _run(self) -> None:
@@ -49,7 +52,7 @@ class _Opening:
     def abandon(self) -> None:
         """Nobody waits any more: what is open, or will be, is closed.
 
-        A short wait first: an interpreter that ends while the thread is inside an engine's loading aborts the process.
+        A short wait first: most are done by then, and nothing is left behind.
         """
         self.done.wait(_GRACE_S)
         with self._lock:

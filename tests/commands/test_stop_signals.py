@@ -149,6 +149,59 @@ def test_a_signal_while_a_stalled_stream_is_opened_ends_a_run(stalled, tmp_path,
     assert "Traceback" not in errors
 
 
+# An engine that loads for ever, again and again inside its library, while the interpreter takes its time to end.
+LOADING = """
+import sys, time
+import brixel_edge
+from brixel_edge.runtimes.stream import feature_stream, run
+class LongEnd:
+    def __del__(self, sleep=time.sleep):
+        sleep(2.0)
+long_end = LongEnd()
+def for_ever(real):
+    def load(*given, **named):
+        print("go", flush=True)
+        while True:
+            real(*given, **named)
+    return load
+feature_stream.open_model = for_ever(feature_stream.open_model)
+run.open_engine_of_model = for_ever(run.open_engine_of_model)
+"""
+LIBRARY_LOADS = """
+try:
+    next(brixel_edge.stream(source="test:pattern", backend="BACKEND"))
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("backend", "then", "code"),
+    [("ort", "    sys.exit(5)", 5), ("ort", "", 0), ("ort", "    raise", -signal.SIGINT),
+     ("openvino", "    sys.exit(5)", 5)],
+)  # fmt: skip
+def test_ctrl_c_while_the_library_loads_a_model_ends_the_process_as_it_should(tmp_path, backend, then, code):
+    """CPython unwinds the stack of a daemon thread that returns to it at the end, which C++ answers by aborting."""
+    if backend == "openvino":
+        pytest.importorskip("openvino")
+    program = LOADING + LIBRARY_LOADS.replace("BACKEND", backend) + then
+    ended = interrupted([sys.executable, "-c", program], signal.SIGINT, tmp_path)
+    assert ended[:2] == (code, "interrupted\n"), ended[2]
+    assert "terminate called" not in ended[2]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_model_is_loaded_ends_a_run_with_its_table(graph, tmp_path, number):
+    program = LOADING + (
+        "from brixel_edge.commands.start import main\n"
+        "sys.argv[1:] = [sys.argv[1], '--source', 'test:pattern', '--headless', '--backend', 'ort']\nsys.exit(main())"
+    )
+    code, output, errors = interrupted([sys.executable, "-c", program, str(graph)], number, tmp_path)
+    assert code == 0, errors
+    assert "processed    0 in" in output
+    assert "Traceback" not in errors
+
+
 def test_a_second_interrupt_kills():
     before = signal.getsignal(signal.SIGINT)
     signals = StopSignals()
