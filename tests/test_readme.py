@@ -237,9 +237,16 @@ def test_python_blocks_run_as_written(workshop, monkeypatch, photographs):
         pytest.skip("needs the model that the export commands write")
     import cv2
 
+    from brixel_edge.runtimes.sources.camera import open_camera
+
     monkeypatch.chdir(workshop)
     monkeypatch.setattr(cv2, "VideoCapture", FakeCamera)
-    monkeypatch.setattr("brixel_edge.runtimes.sources.camera.check_device", lambda _: None)  # /dev/video0 is there
+    for module in ("opening", "camera"):
+        monkeypatch.setattr(
+            f"brixel_edge.runtimes.sources.{module}.check_device", lambda _: None
+        )  # /dev/video0 is there
+    # In this process, where the fake camera is.
+    monkeypatch.setattr("brixel_edge.runtimes.sources.opening.ChildSource", open_camera)
     followed = []
 
     class Enough(Exception):

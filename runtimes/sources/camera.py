@@ -28,12 +28,20 @@ _LONGEST_START_S = 3.0
 
 
 class CameraSource:
-    """An opened camera or stream."""
+    """An opened camera or stream.
+
+    Args:
+        address: of it.
+        reconnect_s: for how long it is tried again when it is lost [s]; None leaves that to the caller.
+
+    Raises:
+        SourceError: it does not open.
+    """
 
     is_live = True
     skipped = 0
 
-    def __init__(self, address: CameraAddress, reconnect_s: float) -> None:
+    def __init__(self, address: CameraAddress, reconnect_s: float | None) -> None:
         self._address = address
         self._reconnect_s = reconnect_s
         self._stop = threading.Event()
@@ -94,7 +102,7 @@ class CameraSource:
         """After a failed read.
 
         Raises:
-            SourceError: there was never a frame, or the patience has ended.
+            SourceError: there was never a frame, it is not tried again, or the patience has ended.
         """
         if self._stop.is_set():
             return
@@ -104,7 +112,9 @@ class CameraSource:
                 "have a second device without pictures: try the next number",
                 kind=kind,
             )
-        self._reconnect(kind)
+        if self._reconnect_s is None:
+            raise SourceError(f"{self._address.label} gives no frame any more", kind=kind)
+        self._reconnect(kind, self._reconnect_s)
 
     def _frame(self, capture: Capture) -> Frame | None:
         """The grabbed frame; None where it cannot be decoded, or nobody can say yet how old it is."""
@@ -130,7 +140,7 @@ class CameraSource:
             is_after_gap=after_gap,
         )
 
-    def _reconnect(self, kind: FailureKind) -> None:
+    def _reconnect(self, kind: FailureKind, reconnect_s: float) -> None:
         """Open again, with pauses that double and are spread, so that many clients do not come back at once.
 
         Raises:
@@ -139,7 +149,7 @@ class CameraSource:
         lost_s = time.monotonic()
         pause_s = _FIRST_PAUSE_S
         self.status.failure = kind
-        _LOG.warning("%s is lost (%s); trying again for %.0f s", self._address.label, kind, self._reconnect_s)
+        _LOG.warning("%s is lost (%s); trying again for %.0f s", self._address.label, kind, reconnect_s)
         self.close()
         while not self._stop.wait(pause_s * random.uniform(0.75, 1.25)):
             failure = self._open_again()
@@ -147,10 +157,9 @@ class CameraSource:
                 _LOG.warning("%s is back after %.1f s", self._address.label, time.monotonic() - lost_s)
                 return
             self.status.failure = failure
-            if time.monotonic() - lost_s > self._reconnect_s:
+            if time.monotonic() - lost_s > reconnect_s:
                 raise SourceError(
-                    f"{self._address.label} was lost and did not come back within {self._reconnect_s:.0f} s "
-                    f"({failure})",
+                    f"{self._address.label} was lost and did not come back within {reconnect_s:.0f} s ({failure})",
                     kind=failure,
                 )
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)

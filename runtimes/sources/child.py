@@ -1,70 +1,71 @@
 """A source in a process of its own, which can be killed: a driver that hangs for ever then holds no thread of ours.
 
-Frames come through shared memory, three slots in turn; what is said about them comes through a pipe, one JSON a line.
-The address goes in through stdin, for everybody may read a process's arguments.
+Frames come through shared memory; what is said about them comes through a pipe. The address goes in through stdin, for
+everybody may read a process's arguments. The other side is `source_process`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
-import os
-import selectors
-import subprocess
-import sys
 import threading
 import time
-from multiprocessing import resource_tracker, shared_memory
-from typing import IO, Any
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from brixel_edge.errors import BackendMissing, BrixelError, SourceError, SpecError
+from brixel_edge.errors import BackendMissing, SourceError, SpecError
 from brixel_edge.machine.addresses import label_from_address
-from brixel_edge.runtimes.sources.frames import Frame, SourceStatus
+from brixel_edge.machine.child_process import ChildProcess
+from brixel_edge.runtimes.sources.frame_slots import SLOTS, FrameSlots, open_shared_memory
+from brixel_edge.runtimes.sources.frames import Frame, FrameMemory, SourceStatus
 
 _LOG = logging.getLogger(__name__)
-_SLOTS = 3
+MODULE = "brixel_edge.runtimes.sources.source_process"
 # Silence after which the process is killed: opening, and between two frames.
 _OPEN_S, _SILENCE_S = 10.0, 5.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 5.0
 _POLL_S = 0.1
+# A reader that comes back after a pause finds old frames in the slots.
+_PAUSE_S = 0.2
 _ERRORS = {error.__name__: error for error in (SpecError, BackendMissing)}
 
 
 class ChildSource:
-    """What `PipelineSource` gives, from another process; started again when it dies or falls silent.
+    """What a pipeline or a camera gives, from another process; started again when it dies or falls silent.
 
     Args:
         text: the address.
         reconnect_s: for how long it is tried again [s].
+
+    Raises:
+        BrixelError: it does not open, or gives no frame.
     """
 
     is_live = True
     skipped = 0
-    fps = None
 
     def __init__(self, text: str, reconnect_s: float) -> None:
         self._text, self._reconnect_s = text, reconnect_s
         self.description = label_from_address(text)
+        self.fps: float | None = None
         self.status = SourceStatus()
         self._stop = threading.Event()
-        self._process: subprocess.Popen[str] | None = None
-        self._memory: shared_memory.SharedMemory | None = None
+        self._child: ChildProcess | None = None
+        self._slots: FrameSlots | None = None
         self._index = 0
         self._after_gap = False
-        self._start_s = time.monotonic()
-        self._start()
+        self._thrown: dict[str, Any] | None = None
+        self._start_s = self._asked_s = time.monotonic()
         try:
-            self._pending = self._next(_OPEN_S)
+            self._pending = self._opened()
         except BaseException:
             self.close()
             raise
+        self._shape: tuple[int, ...] = (
+            tuple(self._pending["shape"]) if self._pending and "shape" in self._pending else ()
+        )
 
     def read(self) -> Frame | None:
-        """The next frame; None after `interrupt` and at the pipeline's end.
+        """The next frame; None after `interrupt` and at the end.
 
         Raises:
             SourceError: lost for longer than the patience.
@@ -72,26 +73,47 @@ class ChildSource:
         message, self._pending = self._pending, None
         while not self._stop.is_set():
             try:
+                if time.monotonic() - self._asked_s > _PAUSE_S:
+                    message = self._newest(message)
                 message = message or self._next(_SILENCE_S)
             except SourceError as error:
                 message = self._again(error)
-            if message is None or "end" in message:
-                return None
-            return self._frame(message)
+            if message is not None and "end" in message:
+                # All that there was came in the pause: the last of it is better than nothing.
+                message, self._thrown = self._thrown, None
+                self._pending = {"end": True}
+            frame = self._frame(message) if message is not None else None
+            self._asked_s = time.monotonic()
+            return frame
         return None
 
-    def _start(self) -> None:
-        reading, writing = os.pipe()
-        self._lines: IO[str] = os.fdopen(reading)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "brixel_edge.runtimes.sources.child", str(writing)],
-            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True,
-            pass_fds=(writing,),
-        )  # fmt: skip
-        os.close(writing)
-        assert self._process.stdin is not None
-        self._process.stdin.write(self._text + "\n")
-        self._process.stdin.flush()
+    def _newest(self, message: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Throw away what waits in the slots since before a pause; what is left is something else than a frame."""
+        while True:
+            if message is None:
+                message = self._heard(0.0)
+            if message is None or "shape" not in message:
+                return message
+            self._free()
+            self._count(message["drained"] + 1)
+            self._thrown, message = {**message, "drained": -1}, None
+
+    def _opened(self) -> dict[str, Any] | None:
+        """Start a process; the message of its first frame.
+
+        Raises:
+            BrixelError: it does not open, or gives none.
+        """
+        memory = open_shared_memory()
+        self._slots = FrameSlots(memory)
+        self._child = ChildProcess(MODULE, self.description, [memory])
+        with contextlib.suppress(OSError):  # what it says at its end tells more
+            self._child.tell(self._text.encode() + b"\n")
+        message = self._next(_OPEN_S)
+        if message is not None and "opened" in message:
+            self.description, self.fps = message["opened"], message["fps"]
+            message = self._next(_OPEN_S)
+        return message
 
     def _next(self, patience_s: float) -> dict[str, Any] | None:
         """The next message; None after `interrupt`.
@@ -100,19 +122,24 @@ class ChildSource:
             BrixelError: the process's, or that it fell silent.
         """
         deadline_s = time.monotonic() + patience_s
-        with selectors.DefaultSelector() as ready:
-            ready.register(self._lines, selectors.EVENT_READ)
-            while not ready.select(_POLL_S):
-                if self._stop.is_set():
-                    return None
-                if time.monotonic() > deadline_s:
-                    raise SourceError(f"{self.description} gave nothing for {patience_s:.0f} s", kind="timeout")
-        line = self._lines.readline()
-        if not line:
-            raise SourceError(f"{self.description}: its process ended", kind="end")
-        message = json.loads(line)
-        if "error" in message:
-            text = f"{self.description}: {label_from_address(message['error'])}"
+        while not self._stop.is_set():
+            if (message := self._heard(_POLL_S)) is not None:
+                return message
+            if time.monotonic() > deadline_s:
+                raise SourceError(f"{self.description} gave nothing for {patience_s:.0f} s", kind="timeout")
+        return None
+
+    def _heard(self, timeout_s: float) -> dict[str, Any] | None:
+        assert self._child is not None
+        try:
+            message = self._child.hear(timeout_s)
+        except EOFError:
+            raise SourceError(f"{self.description}: its process ended", kind="end") from None
+        if message is not None and "warning" in message:
+            _LOG.warning("%s", message["warning"])
+            return None
+        if message is not None and "error" in message:
+            text = label_from_address(message["error"])
             kind = _ERRORS.get(message["class"])
             raise kind(text) if kind else SourceError(text, kind=message["kind"])
         return message
@@ -130,46 +157,48 @@ class ChildSource:
             self.close()
             if self._stop.wait(pause_s):
                 return None
-            self._start()
             try:
-                message = self._next(_OPEN_S)
+                message = self._opened()
             except SourceError as failed:
                 error = failed
             else:
                 self.status.failure, self._after_gap = None, True
                 self.status.reconnects += 1
+                _LOG.warning("%s is back after %.1f s", self.description, time.monotonic() - lost_s)
                 return message
             if time.monotonic() - lost_s > self._reconnect_s:
                 raise SourceError(f"{error}; lost for {self._reconnect_s:.0f} s", kind=error.kind)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     def _frame(self, message: dict[str, Any]) -> Frame:
-        shape, slot = tuple(message["shape"]), message["slot"]
-        size = int(np.prod(shape))
-        memory = self._attached(message["memory"])
-        view = np.ndarray(shape, np.uint8, memory.buf, slot * size)
-        image: NDArray[np.uint8] = view.copy()
-        del view
-        assert self._process is not None and self._process.stdin is not None
-        with contextlib.suppress(OSError):
-            self._process.stdin.write("\n")  # the slot is free again
-            self._process.stdin.flush()
+        assert self._slots is not None
+        image = self._slots.read(message["slot"], tuple(message["shape"]))
+        self._free()
+        self._count(message["drained"])
         index, self._index = self._index, self._index + 1
-        after_gap, self._after_gap = self._after_gap, False
+        after_gap, self._after_gap = self._after_gap or message["is_after_gap"], False
+        self._thrown = None
         taken_s = message["t_capture_s"]
         return Frame(
             image=image, index=index, t_capture_s=taken_s, t_stream_s=message["t_stream_s"],
             t_media_s=max(0.0, taken_s - self._start_s), capture_s=message["capture_s"], is_after_gap=after_gap,
         )  # fmt: skip
 
-    def _attached(self, name: str) -> shared_memory.SharedMemory:
-        if self._memory is None or self._memory.name != name:
-            if self._memory is not None:
-                self._memory.close()
-            self._memory = shared_memory.SharedMemory(name)
-            # The child made it, and its own tracker removes it, even when the child is killed.
-            resource_tracker.unregister(self._memory._name, "shared_memory")  # type: ignore[attr-defined]
-        return self._memory
+    def _free(self) -> None:
+        """Tell the process that a slot is free again."""
+        assert self._child is not None
+        with contextlib.suppress(OSError):
+            self._child.tell(b"\n")
+
+    def _count(self, thrown: int) -> None:
+        """Frames that nobody gets have their numbers, and count as dropped."""
+        self._index += thrown
+        self.status.drained += thrown
+
+    def memory(self) -> FrameMemory:
+        """The slots, in the size of the first frame."""
+        size = 3 * self._shape[0] * self._shape[1] if self._shape else 0
+        return FrameMemory(frame_bytes=size, own_bytes=SLOTS * size)
 
     def interrupt(self) -> None:
         """End a wait; `close` kills what hangs."""
@@ -177,64 +206,9 @@ class ChildSource:
 
     def close(self) -> None:
         """Kill the process."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.wait()
-            if process.stdin is not None:
-                with contextlib.suppress(OSError):
-                    process.stdin.close()
-            self._lines.close()
-        if self._memory is not None:
-            self._memory.close()
-            self._memory = None
-
-
-def _serve(text: str, say: IO[str]) -> None:
-    """The child's part: read, and say so, while a slot is free."""
-    from brixel_edge.runtimes.sources.gstreamer import PipelineSource
-
-    source = PipelineSource(text)
-    memory: shared_memory.SharedMemory | None = None
-    free = threading.Semaphore(_SLOTS)
-    # The parent's end: it took a frame, or it is gone and so are we.
-    threading.Thread(target=_count_freed, args=(free,), daemon=True).start()
-    slot = 0
-    while (frame := source.read()) is not None:
-        if not free.acquire(blocking=False):
-            continue  # the parent will want the newest
-        size = frame.image.nbytes
-        if memory is None or memory.size < _SLOTS * size:
-            if memory is not None:
-                memory.close()
-                memory.unlink()
-            memory = shared_memory.SharedMemory(create=True, size=_SLOTS * size)
-        np.ndarray(frame.image.shape, np.uint8, memory.buf, slot * size)[...] = frame.image
-        _say(say, memory=memory.name, slot=slot, shape=frame.image.shape, t_capture_s=frame.t_capture_s,
-             t_stream_s=frame.t_stream_s, capture_s=frame.capture_s)  # fmt: skip
-        slot = (slot + 1) % _SLOTS
-    _say(say, end=True)
-
-
-def _count_freed(free: threading.Semaphore) -> None:
-    while sys.stdin.readline():
-        free.release()
-    os._exit(0)
-
-
-def _say(pipe: IO[str], **message: Any) -> None:
-    pipe.write(json.dumps(message) + "\n")
-    pipe.flush()
-
-
-def main() -> None:
-    """The child: address on stdin, messages to the descriptor that is its argument."""
-    with os.fdopen(int(sys.argv[1]), "w") as say:
-        try:
-            _serve(sys.stdin.readline().rstrip("\n"), say)
-        except BrixelError as error:
-            _say(say, error=str(error), kind=getattr(error, "kind", None), **{"class": type(error).__name__})
-
-
-if __name__ == "__main__":
-    main()
+        child, self._child = self._child, None
+        if child is not None:
+            child.kill()
+        if self._slots is not None:
+            self._slots.close()
+            self._slots = None

@@ -1,6 +1,7 @@
 """Opening a source: one string names a camera, a stream, a file, a folder or the demo.
 
-    0, /dev/video2                   a camera; `0?width=1280&height=720&fps=30&fourcc=MJPG` asks it for a mode
+    0, /dev/video2                   a camera; `0?width=1280&height=720&fps=30&fourcc=MJPG` asks it for a mode; on Linux
+                                      in a process of its own
     rtsp://..., http://..., udp://... a network stream
     gst:<pipeline>                    GStreamer, in a process of its own (python3-gi), or a cv2 that is built with it
     csi:0?width=1280&height=720       a Jetson's CSI camera, the same way
@@ -15,6 +16,7 @@ A live source goes on without us, so its reader keeps only the newest frame; a f
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 from brixel_edge.errors import BundleError, SpecError
@@ -22,7 +24,12 @@ from brixel_edge.image.reading import IMAGE_SUFFIXES
 from brixel_edge.machine.addresses import label_from_address
 from brixel_edge.runtimes.recordings.recording import RECORDING_SUFFIX
 from brixel_edge.runtimes.sources.camera import open_camera
-from brixel_edge.runtimes.sources.camera_address import has_gstreamer_in_cv2, is_camera_address
+from brixel_edge.runtimes.sources.camera_address import (
+    check_device,
+    has_gstreamer_in_cv2,
+    is_camera_address,
+    parse_camera,
+)
 from brixel_edge.runtimes.sources.child import ChildSource
 from brixel_edge.runtimes.sources.demo import DEMO, DemoSource
 from brixel_edge.runtimes.sources.frames import FrameSource
@@ -63,11 +70,20 @@ def open_source(text: str, reconnect_s: float = 30.0) -> FrameSource:
         return ChildSource(text, reconnect_s)
     if is_gstreamer_address(text):
         return open_camera(f"gst:{pipeline_from_address(text)}", reconnect_s)
-    if is_camera_address(text) or (_URL.match(text) and not is_file_url(text)):
+    if is_camera_address(text):
+        return _open_device(text, reconnect_s)
+    if _URL.match(text) and not is_file_url(text):
         return open_camera(text, reconnect_s)
     if _URL.match(text):
         return VideoFile(text)
     return _open_files(text)
+
+
+def _open_device(text: str, reconnect_s: float) -> FrameSource:
+    """A camera; a process is started only for one that is there and ours."""
+    check_device(parse_camera(text))
+    # Elsewhere cameras are the system's, with no driver of ours to hang in.
+    return ChildSource(text, reconnect_s) if sys.platform == "linux" else open_camera(text, reconnect_s)
 
 
 def _open_files(text: str) -> FrameSource:
