@@ -15,7 +15,8 @@ from brixel_edge.runtimes.pictures.layers import frame_point
 from brixel_edge.runtimes.pictures.painter import Painter
 from brixel_edge.runtimes.pictures.recorder import Recorder, open_recorder
 from brixel_edge.runtimes.pictures.targets import Saving
-from brixel_edge.runtimes.pictures.window import Window, open_window
+from brixel_edge.runtimes.pictures.window import Window
+from brixel_edge.runtimes.pictures.window_process import open_viewer
 from brixel_edge.runtimes.recordings.facts import RecordedModel
 from brixel_edge.runtimes.recordings.recorder import FeatureRecorder, open_feature_recorder
 
@@ -53,7 +54,7 @@ class Output:
     @property
     def has_window(self) -> bool:
         """Whether pictures are shown."""
-        return self._window is not None
+        return self._window is not None and not self._window.is_lost
 
     @property
     def is_needed(self) -> bool:
@@ -62,7 +63,7 @@ class Output:
 
     @property
     def _has_pictures(self) -> bool:
-        return self._window is not None or self._recorder is not None
+        return self.has_window or self._recorder is not None
 
     @property
     def was_closed(self) -> bool:
@@ -99,7 +100,7 @@ class Output:
             # Images have little in common with the one before; frames have much.
             self._painter = Painter(PcaColours(refresh_every=1) if name else PcaColours())
         picture = self._painter(features, self._facts + speed, self._notice, answer)
-        if self._window is not None and self._window.is_open:
+        if self._window is not None and self._window.is_open and self.has_window:
             self._window.show(picture)
         if self._recorder is not None:
             self._recorder.write(picture, t_media_s, name)
@@ -167,7 +168,7 @@ def open_output(
         feature_recorder = open_feature_recorder(saving.path, _recorded_model(model), saving.precision)
     elif saving.path is not None:
         recorder = open_recorder(saving.path, fps)
-    window = None if headless else open_window(f"brixel-run: {model.name}")
+    window = None if headless else open_viewer(f"brixel-run: {model.name}")
     if window is not None:
         say(WINDOW_HELP)
     elif saving.path is None and not headless:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
-import logging
 import os
 import re
 import sys
@@ -19,9 +18,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from brixel_edge.errors import BackendMissing
 from brixel_edge.runtimes.pictures.events import Click, KeyPress, WindowEvent
 
-_LOG = logging.getLogger(__name__)
 _QUIT_KEYS = (27, ord("q"))  # Esc, q
 
 
@@ -31,6 +30,11 @@ class Window(Protocol):
     @property
     def is_open(self) -> bool:
         """Whether the user still wants it."""
+        ...
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it is gone although nobody closed it."""
         ...
 
     def show(self, picture: NDArray[np.uint8]) -> None:
@@ -52,6 +56,8 @@ class Window(Protocol):
 
 class OpenCvWindow:
     """OpenCV's own window. Closes with Esc, q or its button."""
+
+    is_lost = False
 
     def __init__(self, title: str) -> None:
         self._title = title
@@ -106,7 +112,7 @@ class TkWindow:
         self._label.pack()
         self._image: Any = None
         self._events: list[WindowEvent] = []
-        self.is_open = True
+        self.is_open, self.is_lost = True, False
         self._root.protocol("WM_DELETE_WINDOW", self._quit)
         for key in ("<Escape>", "q"):
             self._root.bind(key, self._quit)
@@ -140,16 +146,16 @@ class TkWindow:
             self._image = self._image_of(data=data, format="PPM")
             self._label.configure(image=self._image)
         except self._gone:
-            self.is_open = False
+            self.is_lost = True
         self.poll()
 
     def poll(self) -> None:
         """Let Tk work."""
         try:
-            if self.is_open:
+            if self.is_open and not self.is_lost:
                 self._root.update()
-        except self._gone:  # the display went away, or somebody destroyed the window
-            self.is_open = False
+        except self._gone:  # somebody destroyed the window
+            self.is_lost = True
 
     def close(self) -> None:
         """Remove it."""
@@ -167,25 +173,27 @@ def has_display() -> bool:
     return True
 
 
+def has_tk() -> bool:
+    """Whether Python has tkinter."""
+    return all(importlib.util.find_spec(name) is not None for name in ("tkinter", "_tkinter"))
+
+
 def has_opencv_gui() -> bool:
     """Whether this cv2 was built with windows."""
     return re.search(r"^\s*GUI:\s+(?!NONE)\S", cv2.getBuildInformation(), re.MULTILINE) is not None
 
 
-def open_window(title: str) -> Window | None:
-    """A window, or None where there is no display or nothing that can draw."""
-    if not has_display():
-        return None
+def open_window(title: str) -> Window:
+    """A window of this process, OpenCV's or tkinter's.
+
+    Raises:
+        BackendMissing: the display cannot be reached, as one that leads nowhere, or Wayland without XWayland.
+    """
     if has_opencv_gui():
         return OpenCvWindow(title)
-    if importlib.util.find_spec("tkinter") is None or importlib.util.find_spec("_tkinter") is None:
-        _LOG.warning("no window: this cv2 has none and Python has no tkinter (apt install python3-tk); use --save")
-        return None
     import tkinter
 
     try:
         return TkWindow(title)
     except tkinter.TclError as error:
-        # A DISPLAY that leads nowhere, or Wayland without XWayland.
-        _LOG.warning("no window: %s; use --save, or --headless to say that none is wanted", error)
-        return None
+        raise BackendMissing(str(error)) from error
