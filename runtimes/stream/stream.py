@@ -18,6 +18,7 @@ from brixel_edge.model.features import FeatureMap
 from brixel_edge.model.spec import ModelSpec
 from brixel_edge.runtimes.model import Model
 from brixel_edge.runtimes.sources.frames import Frame, FrameSource
+from brixel_edge.runtimes.sources.pacing import PacedSource
 from brixel_edge.runtimes.sources.recording import RecordingSource
 from brixel_edge.runtimes.stream.frame_queue import Arrival, Counters
 from brixel_edge.runtimes.stream.policies import Policy
@@ -84,6 +85,11 @@ def check_recording(source: RecordingSource, model: Model) -> None:
         )
 
 
+def _paced(source: FrameSource) -> FrameSource:
+    """A file at its own pace; what is live has one, and so have a program's own frames."""
+    return source if source.is_live or source.fps is None else PacedSource(source)
+
+
 class Stream:
     """Iterate over it for results; close it, or use it in a `with`. Owns the sources, not the model.
 
@@ -113,7 +119,8 @@ class Stream:
     ) -> None:
         self._model, self._keeps_frames = model, keeps_frames
         self._has_checked_aspect = False
-        self.sources = list(sources) if isinstance(sources, Sequence) else [sources]
+        given = list(sources) if isinstance(sources, Sequence) else [sources]
+        self.sources = [_paced(source) if policy is not None and not policy.keeps_all else source for source in given]
         self._check_recordings()
         changed = threading.Condition()
         self.readers: list[FrameReader[FittedImage | None]] = [

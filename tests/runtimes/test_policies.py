@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import random
+import time
 
 import numpy as np
 import pytest
 
 from brixel_edge.errors import SpecError
+from brixel_edge.runtimes.model import open_model
 from brixel_edge.runtimes.sources.frames import Frame
+from brixel_edge.runtimes.sources.iterables import IterableSource
+from brixel_edge.runtimes.sources.pacing import PacedSource
 from brixel_edge.runtimes.stream.frame_queue import Arrival, WaitingFrames
 from brixel_edge.runtimes.stream.policies import Policy, parse_policy, policy_of_source
+from brixel_edge.runtimes.stream.stream import Stream
 
 IMAGE = np.zeros((2, 2, 3), np.uint8)
 
@@ -107,3 +112,82 @@ def test_counters_add_up_whatever_happens(policy):
             assert counters.waiting == len(waiting) <= (5 if policy == "every" else 1)
             assert policy != "every" or counters.dropped == 7
         assert taken == sorted(set(taken))
+
+
+class Film:
+    """Ten frames at 20 a second, decoded at once."""
+
+    is_live, fps, skipped, description = False, 20.0, 0, "film"
+
+    def __init__(self, slow_s=0.0):
+        self.count, self.slow_s = 0, slow_s
+        self.closed = False
+
+    def read(self):
+        if self.count == 10:
+            return None
+        time.sleep(self.slow_s)
+        self.count += 1
+        return Frame(image=IMAGE, index=self.count - 1, t_capture_s=0.0, t_media_s=(self.count - 1) / 20, capture_s=0.0)
+
+    def interrupt(self):
+        pass
+
+    def close(self):
+        self.closed = True
+
+
+def test_a_file_under_a_policy_that_drops_plays_at_its_own_pace():
+    """Else its decoder would outrun any engine, and nearly all would be dropped."""
+    source = PacedSource(Film())
+    start_s = time.monotonic()
+    frames = [source.read() for _ in range(10)]
+    assert time.monotonic() - start_s >= 9 / 20
+    assert source.read() is None
+    times = np.array([frame.t_capture_s for frame in frames])
+    assert (np.diff(times) >= 1 / 20 - 1e-6).all()
+    assert time.monotonic() - times[-1] < 60
+
+
+def test_a_decoder_that_is_too_slow_makes_a_slow_film_and_no_old_frames(monkeypatch):
+    source = PacedSource(Film(slow_s=0.1))
+    for _ in range(5):
+        asked_s = time.monotonic()
+        assert source.read().t_capture_s >= asked_s + 0.1 - 1e-3
+
+
+def test_a_paced_file_stops_at_once():
+    source = PacedSource(Film())
+    source.read()
+    source.interrupt()
+    assert source.read() is None
+    source.close()
+    assert source._source.closed
+
+
+@pytest.mark.parametrize(
+    ("policy", "is_paced"), [("latest", True), ("max-age=500", True), ("every", False), (None, False)]
+)
+def test_who_is_paced(policy, is_paced, graph):
+    class Live(Film):
+        is_live = True
+
+    def own_frames():
+        return None
+
+    sources = [Film(), Live(), IterableSource(own_frames)]
+    with open_model(graph, backend="ort") as model:
+        stream = Stream(model, sources, policy=parse_policy(policy) if policy else None)
+        assert [isinstance(source, PacedSource) for source in stream.sources] == [is_paced, False, False]
+        stream.close()
+
+
+def test_a_film_is_seen_whole_under_latest(graph):
+    """The engine is quicker than the film, so no frame of it is missed by much; unpaced, one or two would be left."""
+    with open_model(graph, backend="ort", threads=1) as model:
+        stream = Stream(model, Film(), policy=parse_policy("latest"))
+        indices = [result.features.frame_index for result in stream]
+        counters = stream.counters
+        stream.close()
+    assert len(indices) >= 4
+    assert counters.frames_in == 10 == counters.delivered + counters.dropped
