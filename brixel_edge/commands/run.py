@@ -154,6 +154,13 @@ def _options(arguments: argparse.Namespace) -> RunOptions:
     from brixel_edge.runtimes.stream.run import RunOptions
 
     check_feature_options(arguments.save, arguments.save_features, arguments.save_precision)
+    saving = Saving(path=arguments.save, features=arguments.save_features, precision=arguments.save_precision)
+    sources = _sources(arguments)
+    if saving.path is not None and not saving.keeps_features and len(sources) > 1:
+        raise SpecError(
+            f"--save {saving.path} shows one source, not {len(sources)}; start one brixel-run for each, with a --save of "
+            "its own, or keep features, which carry their source: --save features.mcap"
+        )
     if arguments.save is not None:
         check_target(arguments.save, is_replacing=arguments.force)
     queries = tuple(parse_query(text) for text in arguments.query)
@@ -162,7 +169,7 @@ def _options(arguments: argparse.Namespace) -> RunOptions:
         check_prototype_target(arguments.save_prototypes, is_replacing=arguments.force or updated)
     return RunOptions(
         model=arguments.model,
-        sources=_sources(arguments),
+        sources=sources,
         policy=parse_policy(arguments.policy) if arguments.policy else None,
         backend=arguments.backend,
         precision=arguments.precision,
@@ -171,7 +178,7 @@ def _options(arguments: argparse.Namespace) -> RunOptions:
         fit=arguments.fit,
         budget_bytes=budget_bytes,
         headless=arguments.headless,
-        saving=Saving(path=arguments.save, features=arguments.save_features, precision=arguments.save_precision),
+        saving=saving,
         duration_s=arguments.duration,
         frames=arguments.frames,
         reconnect_s=arguments.reconnect,

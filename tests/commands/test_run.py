@@ -428,6 +428,17 @@ def test_several_sources_share_one_run(graph, capsys):
     assert report["processed"] + report["dropped"] + report["waiting"] == report["frames_in"]
 
 
+@pytest.mark.parametrize("out", ["out.mp4", "panels"])
+def test_pictures_of_several_sources_are_not_mixed_in_one_recording(graph, tmp_path, capsys, out):
+    sources = ["--source", "test:clock", "--source", "test:pattern"]
+    assert main([graph, *sources, "--save", str(tmp_path / out), "--headless"]) == 2
+    error = capsys.readouterr().err
+    assert (
+        f"--save {tmp_path / out} shows one source, not 2; start one brixel-run for each, with a --save of its" in error
+    )
+    assert not (tmp_path / out).exists()
+
+
 def test_peak_memory_is_the_peak_and_not_the_present(graph, folder, capsys, monkeypatch):
     monkeypatch.setattr(run_stream, "peak_rss_bytes", lambda: 777 << 20)
     monkeypatch.setattr(run_stream, "rss_bytes", lambda: 111 << 20)
