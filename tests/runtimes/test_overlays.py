@@ -110,7 +110,7 @@ class ActedWindow:
     """A window whose events the test writes."""
 
     def __init__(self):
-        self.is_open, self.shown, self.events = True, [], []
+        self.is_open, self.is_lost, self.shown, self.events = True, False, [], []
 
     def show(self, picture):
         self.shown.append(picture)
