@@ -158,8 +158,8 @@ def _options(arguments: argparse.Namespace) -> RunOptions:
     sources = _sources(arguments)
     if saving.path is not None and not saving.keeps_features and len(sources) > 1:
         raise SpecError(
-            f"--save {saving.path} shows one source, not {len(sources)}; start one brixel-run for each, with a --save of "
-            "its own, or keep features, which carry their source: --save features.mcap"
+            f"--save {saving.path} shows one source, not {len(sources)}; start one brixel-run for each, with a --save "
+            "of its own, or keep features, which carry their source: --save features.mcap"
         )
     if arguments.save is not None:
         check_target(arguments.save, is_replacing=arguments.force)
