@@ -18,7 +18,7 @@ from brixel_edge.errors import BrixelError, SpecError
 from brixel_edge.machine.memory import parse_bytes
 
 if TYPE_CHECKING:
-    from brixel_edge.runtimes.stream.run import RunOptions
+    from brixel_edge.runtimes.stream.run_options import RunOptions
 
 PROGRAM = "brixel-run"
 EPILOG = """\
@@ -34,6 +34,7 @@ examples:
   brixel-run vits16.brixel --source features.mcap
   brixel-run vits16.brixel --camera 0 --budget 900MiB --duration 60
   brixel-run vits16.brixel --camera 0 --query cup=320,240 --save-prototypes kitchen.prototypes
+  brixel-run vits16.brixel --camera 0 --headless --preview 0.0.0.0:8800
   brixel-run vits16.brixel --source drive.mp4 --prototypes kitchen.prototypes --headless --json
 
 In the window: left click on a thing, right click where it is not; n next thing, c forget it, h colours or heat map.
@@ -93,6 +94,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--prototypes", metavar="FILE", type=Path, help="look for what a .prototypes file holds")
     parser.add_argument("--save-prototypes", metavar="FILE", type=Path, help="keep what was pointed at in this file")
+    parser.add_argument(
+        "--preview",
+        metavar="HOST:PORT",
+        nargs="?",
+        const="",
+        help="serve a page with pictures, clicks and figures (default 127.0.0.1:8800; else with a token)",
+    )
     parser.add_argument("--duration", metavar="S", type=_positive_number, help="stop after so many seconds")
     parser.add_argument("--frames", metavar="N", type=_positive_count, help="stop after so many frames")
     parser.add_argument(
@@ -150,8 +158,9 @@ def _options(arguments: argparse.Namespace) -> RunOptions:
     from brixel_edge.runtimes.asking.prototypes import Prototypes
     from brixel_edge.runtimes.asking.requests import parse_query
     from brixel_edge.runtimes.pictures.targets import Saving, check_feature_options, check_target
+    from brixel_edge.runtimes.preview.address import parse_address
     from brixel_edge.runtimes.stream.policies import parse_policy
-    from brixel_edge.runtimes.stream.run import RunOptions
+    from brixel_edge.runtimes.stream.run_options import RunOptions
 
     check_feature_options(arguments.save, arguments.save_features, arguments.save_precision)
     saving = Saving(path=arguments.save, features=arguments.save_features, precision=arguments.save_precision)
@@ -185,6 +194,7 @@ def _options(arguments: argparse.Namespace) -> RunOptions:
         queries=queries,
         prototypes=Prototypes.load(arguments.prototypes) if arguments.prototypes is not None else None,
         save_prototypes=arguments.save_prototypes,
+        preview=parse_address(arguments.preview) if arguments.preview is not None else None,
     )
 
 

@@ -38,9 +38,7 @@ class Painter:
         Raises:
             SpecError: features without their frame.
         """
-        panes = self.panes(features, answer)
-        parts = [panes, caption_strip(facts, panes.shape[1])]
-        return np.vstack(parts if notice is None else [*parts, caption_strip(notice, panes.shape[1], is_notice=True)])
+        return captioned(self.panes(features, answer), facts, notice)
 
     def panes(self, features: FeatureMap, answer: Answer | None = None) -> NDArray[np.uint8]:
         """The frame, and its colours or heat map to the right of it, without captions; see `__call__`."""
@@ -56,3 +54,9 @@ class Painter:
         if answer is not None and answer.matches:
             draw_matches(frame, features, answer.matches)
         return np.hstack([frame, right])
+
+
+def captioned(panes: NDArray[np.uint8], facts: str, notice: str | None = None) -> NDArray[np.uint8]:
+    """Panes over their captions; arguments and result as `Painter.__call__`."""
+    parts = [panes, caption_strip(facts, panes.shape[1])]
+    return np.vstack(parts if notice is None else [*parts, caption_strip(notice, panes.shape[1], is_notice=True)])

@@ -4,92 +4,34 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Protocol
 
-from brixel_edge.image.fit import Fit
 from brixel_edge.machine.addresses import label_from_address
 from brixel_edge.machine.memory import peak_rss_bytes, rss_bytes
 from brixel_edge.model.bundle import ResolvedModel
 from brixel_edge.model.spec import UNTRAINED_NOTICE
 from brixel_edge.runtimes.asking.asking import Asking
-from brixel_edge.runtimes.asking.prototypes import Prototypes
-from brixel_edge.runtimes.asking.requests import Point
 from brixel_edge.runtimes.engines import load_backend
 from brixel_edge.runtimes.model import Model, model_from_engine
 from brixel_edge.runtimes.opening import open_engine_of_model
 from brixel_edge.runtimes.pictures.output import Output, open_output
-from brixel_edge.runtimes.pictures.targets import Saving
-from brixel_edge.runtimes.runtime import OpenVinoPrecision, RuntimeSettings
+from brixel_edge.runtimes.preview.server import Preview
+from brixel_edge.runtimes.runtime import RuntimeSettings
 from brixel_edge.runtimes.sources.frames import FrameMemory, memory_of
 from brixel_edge.runtimes.sources.images import SECONDS_PER_IMAGE
 from brixel_edge.runtimes.stream.budget import MemoryPlan, check_measured, check_plan, plan_memory
 from brixel_edge.runtimes.stream.engine_thread import EngineThread
 from brixel_edge.runtimes.stream.feature_stream import OpenSources, open_sources
 from brixel_edge.runtimes.stream.frame_queue import Counters
-from brixel_edge.runtimes.stream.policies import Policy
 from brixel_edge.runtimes.stream.report import RunReport, SecondLine
+from brixel_edge.runtimes.stream.run_options import RunOptions
 from brixel_edge.runtimes.stream.stream import QUEUE_BYTES, StreamResult
 from brixel_edge.runtimes.stream.timing import StageHistograms
 
 _POLL_S = 0.03
 # How long an engine may finish its frame after a stop; with the rest this stays under a second.
 _GRACE_S = 0.4
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """What brixel-run was asked for.
-
-    Attributes:
-        model: model directory or .onnx file; None is the built-in default.
-        sources: see `brixel_edge.runtimes.sources.opening`.
-        policy: which frames are used; None takes that of each source's kind.
-        backend: see `open_model`; as are the next four.
-        precision: which graph of a model directory.
-        openvino_precision: auto, f32 or bf16.
-        threads: of CPU backends.
-        fit: of frames of another aspect.
-        budget_bytes: memory that the process may take; None for no bound.
-        headless: show nothing.
-        saving: what is kept of the results, and where.
-        duration_s: stop after so long [s].
-        frames: stop after so many.
-        reconnect_s: how long a lost camera is tried again [s].
-        queries: points into the first frame.
-        prototypes: to begin with.
-        save_prototypes: file that they are kept in.
-    """
-
-    model: str | None = None
-    sources: tuple[str, ...] = ("demo:",)
-    policy: Policy | None = None
-    backend: str = "auto"
-    precision: str | None = None
-    openvino_precision: OpenVinoPrecision = "auto"
-    threads: int | None = None
-    fit: Fit = "stretch"
-    budget_bytes: int | None = None
-    headless: bool = False
-    saving: Saving = field(default_factory=Saving)
-    duration_s: float | None = None
-    frames: int | None = None
-    reconnect_s: float = 30.0
-    queries: tuple[Point, ...] = ()
-    prototypes: Prototypes | None = None
-    save_prototypes: Path | None = None
-
-    @property
-    def has_pictures(self) -> bool:
-        """Whether results are painted."""
-        return self.saving.keeps_pictures or not self.headless
-
-    @property
-    def keeps_frames(self) -> bool:
-        """Whether results need their frame."""
-        return self.has_pictures or self.saving.keeps_features
 
 
 class StopFlag(Protocol):
@@ -126,6 +68,7 @@ class StreamRun:
         self._last_line_s = self._last_result_s = 0.0
         self._output: Output | None = None
         self._asking = Asking(options.prototypes, options.queries, options.save_prototypes, say)
+        self._preview = self._open_preview()
         self._plan: MemoryPlan | None = None
         self._engine = EngineThread(
             self._open_model,
@@ -134,6 +77,9 @@ class StreamRun:
             options.policy,
             keeps_frames=options.keeps_frames,
         )
+        if self._preview is not None:
+            self._preview.serve()
+            say(f"preview: {self._preview.url}")
 
     def run(self) -> RunReport:
         """Until the source ends, the limits are reached, the window is closed or `stop` is set.
@@ -159,10 +105,17 @@ class StreamRun:
             self._engine.stop(_GRACE_S)
             if self._output is not None:
                 self._output.close()
+            if self._preview is not None:
+                self._preview.close()
         if self._engine.error is not None:
             raise self._engine.error
         self._check_budget()
         return self.report()
+
+    def _open_preview(self) -> Preview | None:
+        if self._options.preview is None:
+            return None
+        return Preview(self._options.preview, self._asking.request, lambda: self.report().to_json())
 
     def _open_sources(self) -> OpenSources:
         return open_sources(list(self._options.sources), self._options.reconnect_s)
@@ -208,6 +161,7 @@ class StreamRun:
             self._options.saving,
             self._say,
             self._asking,
+            self._preview,
         )
         self._last_line_s = time.monotonic()
 
@@ -220,8 +174,8 @@ class StreamRun:
         self._histograms.add(result.times)
         self._second.add(result.times)
         if self._output is not None and self._output.is_needed:
-            speed = f"  {self._second.fps:.1f} fps  {result.times.infer_s * 1e3:.0f} ms" if self._second.fps else ""
-            self._output.put(result.features, result.t_media_s, result.name, speed)
+            infer_ms = 1e3 * result.times.infer_s
+            self._output.put(result.features, result.t_media_s, result.name, self._second.fps, infer_ms)
             self._histograms.add_output(time.monotonic() - self._last_result_s)
 
     def _tick(self) -> None:
