@@ -8,7 +8,9 @@ import onnx
 from onnx import TensorProto
 
 # One input's values in another order or shape; they are the same numbers.
-MOVES = frozenset({"Transpose", "Reshape", "Slice", "Split", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Expand"})
+MOVES = frozenset({"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Expand"})
+# Some of one input's values, which need not be as large as the others.
+PARTS = frozenset({"Slice", "Split", "Gather"})
 
 
 def element_types(model: onnx.ModelProto) -> dict[str, int]:

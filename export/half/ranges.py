@@ -7,7 +7,7 @@ measured are those of the file.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from brixel_edge.export.graph.measuring import Measurement, Statistics, measuring_graph
-from brixel_edge.export.graph.walk import MOVES, float_tensors
+from brixel_edge.export.graph.walk import MOVES, PARTS, float_tensors
 
 _FLAT = "range_flat"
 
@@ -62,7 +62,8 @@ def measure_ranges(
         threads: of ONNX Runtime; 0 takes one per core.
 
     Returns:
-        by tensor name; a tensor that only moves the values of another has that one's range.
+        by tensor name; a tensor that only moves the values of another has that one's range, and one that is taken apart
+        later loses at least what its parts lose: beside large queries and keys, small values vanish unseen.
     """
     produced = float_tensors(model)
     initializers = {entry.name: entry for entry in model.graph.initializer}
@@ -82,7 +83,9 @@ def measure_ranges(
             largest, lost, norm = (seen[part].item() for part in entry.outputs)
             found = TensorRange(max_abs=largest, fp16_error=lost / norm if norm > 0 else 0.0)
             ranges[name] = found.joined(ranges[name]) if name in ranges else found
-    return ranges | {name: ranges[source] for name, source in aliases.items() if source in ranges}
+    ranges |= {name: ranges[source] for name, source in aliases.items() if source in ranges}
+    lost = _lost_in_parts(model, ranges)
+    return {name: replace(seen, fp16_error=max(seen.fp16_error, lost.get(name, 0.0))) for name, seen in ranges.items()}
 
 
 def _aliases(model: onnx.ModelProto, produced: Mapping[str, object]) -> dict[str, str]:
@@ -93,6 +96,22 @@ def _aliases(model: onnx.ModelProto, produced: Mapping[str, object]) -> dict[str
             source = aliases.get(node.input[0], node.input[0])
             aliases.update({name: source for name in node.output if name})
     return aliases
+
+
+def _lost_in_parts(model: onnx.ModelProto, ranges: Mapping[str, TensorRange]) -> dict[str, float]:
+    """What fp16 loses of the worst part of a tensor, back to the product that makes it, through moves and its bias."""
+    constants = {entry.name for entry in model.graph.initializer}
+    lost: dict[str, float] = {}
+    for node in reversed(model.graph.node):
+        worst = max((lost.get(name, 0.0) for name in node.output), default=0.0)
+        if node.op_type in PARTS:
+            worst = max(worst, *(ranges[name].fp16_error for name in node.output if name in ranges), 0.0)
+        elif node.op_type not in MOVES and not (node.op_type == "Add" and constants & set(node.input)):
+            continue
+        for name in node.input:
+            if worst > 0 and name in ranges and name not in constants:
+                lost[name] = max(lost.get(name, 0.0), worst)
+    return lost
 
 
 def _reductions(name: str) -> Statistics:

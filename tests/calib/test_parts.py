@@ -9,7 +9,7 @@ from brixel_edge.calib import quantize as recipe
 from brixel_edge.calib.choice import search
 from brixel_edge.calib.choice.sensitivity import Effect
 from brixel_edge.calib.frames import frame_hash
-from brixel_edge.calib.proof import Bounds
+from brixel_edge.calib.proof import Bounds, Judge
 from brixel_edge.errors import ParityError
 
 
@@ -120,6 +120,27 @@ def test_nodes_that_cost_nothing_end_the_search_too(float_path, tmp_path, monkey
     plans.next_plan()
     with pytest.raises(ParityError, match=r"by nodes that cost nothing alone \(no\)"):
         plans.next_plan("no")
+
+
+@pytest.mark.parametrize("wrong", ["ort", "openvino"])
+def test_every_backend_gates_and_not_the_first_alone(float_path, tmp_path, monkeypatch, wrong):
+    """One of the two computes something else, on the frames that choose and on those that judge."""
+    real = Judge.prove
+
+    def prove(self, target, path, *, expected):
+        entry = real(self, target, path, expected=expected)
+        return dataclasses.replace(entry, outputs=worse(entry.outputs)) if target == wrong else entry
+
+    def worse(outputs):
+        return {
+            name: dataclasses.replace(found, lower=dataclasses.replace(found.lower, p01=0.97))
+            for name, found in outputs.items()
+        }
+
+    monkeypatch.setattr(Judge, "prove", prove)
+    monkeypatch.setattr(search, "SHRINK", 1e-3)  # the next plan is the last
+    with pytest.raises(ParityError, match=r"p01 of features is at least 0\.9700 at 95% confidence"):
+        quantized(float_path, tmp_path, targets=("ort", "openvino"))
 
 
 def test_used_up_panels_are_an_error(float_path, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import pytest
 from calib_vit import TOY_FRAMES, losses, stages
 
 from brixel_edge.calib.choice.plan import make_plan
+from brixel_edge.calib.choice.sensitivity import Effect
 from brixel_edge.calib.lowering.qdq import qdq_graph
 from brixel_edge.calib.proof import Bounds
 
@@ -38,6 +39,20 @@ def test_smoothing_saves_float_nodes(float_path, parts):
     total = sum(not layer.excluded for layer in layers)
     assert total - len(with_smoothing.integers) <= 3
     assert total - len(without.integers) >= 10
+
+
+def test_a_node_beyond_the_range_of_addition_is_float_however_little_its_loss(parts):
+    """By hand: an NMSE of 0.031 for 0.03 allowed, beside a loss that the budget would take a thousand times."""
+    _, layers, found, _, _, effects = parts
+    name = next(iter(effects))
+    outputs = effects[name].loss
+    free = {other: Effect(loss=dict.fromkeys(outputs, 0.0), nmse=dict.fromkeys(outputs, 0.0)) for other in effects}
+    for nmse, precision in ((0.029, "int8"), (0.031, "float")):
+        alone = Effect(loss=dict.fromkeys(outputs, 1e-6), nmse=dict.fromkeys(outputs, nmse))
+        plan = make_plan(layers, found, {**free, name: alone}, Bounds())
+        (node,) = [node for node in plan.nodes if node.name == name]
+        assert node.precision == precision
+        assert node.reason == ("" if precision == "int8" else "outside the range where effects add up")
 
 
 def test_plan_gives_every_float_node_a_reason(done):

@@ -192,6 +192,51 @@ def test_planted_outliers_get_their_islands_and_pass_and_fail_without(plain, ref
     assert compare(reference, run(rounding_from_half(typed), mini_images)).passes(GATES["bf16"])
 
 
+def with_small_values(plain: onnx.ModelProto) -> onnx.ModelProto:
+    """The same function with values of 1e-7 of their size in every fused qkv, which the projection takes back."""
+    model = onnx.ModelProto()
+    model.CopyFrom(plain)
+    readers = {name: node for node in model.graph.node for name in node.input}
+    constants = {entry.name: entry for entry in model.graph.initializer}
+    changed = 0
+
+    def scale(entry, factor):
+        entry.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(entry) * np.float32(factor), entry.name))
+
+    for softmax in [node for node in model.graph.node if node.op_type == "Softmax"]:
+        product = readers[softmax.output[0]]
+        node = product if product.op_type == "MatMul" else None
+        while node is not None and not (node.op_type == "MatMul" and node.input[1] in constants):
+            node = readers.get(node.output[0])
+        makers = {name: maker for maker in model.graph.node for name in maker.output}
+        qkv = makers[product.input[1]] if node is not None else None
+        while qkv is not None and qkv.op_type != "MatMul":
+            qkv = makers[qkv.input[0]]
+        if node is None or qkv is None or list(constants[qkv.input[1]].dims) != [128, 384]:
+            continue  # the softmax of a deformable attention
+        scale(constants[qkv.input[1]], np.repeat([1, 1, 1e-7], 128))
+        scale(constants[node.input[1]], 1e7)
+        changed += 1
+    assert changed == 6
+    return model
+
+
+def test_values_that_vanish_beside_queries_and_keys_stay_in_fp32(plain, reference, mini_images):
+    model = with_small_values(plain)
+    assert compare(reference, run(model, mini_images)).passes(GATES["fp32"])  # the same function
+    ranges = measure_ranges(model, mini_images[:1])
+    islands = find_islands(model, ranges, "fp16")
+    report = compare(reference, run(rounding_from_half(half_from_float(model, "fp16", names(islands))), mini_images))
+    assert report.passes(GATES["fp16"])
+    # With the product that makes them in fp16 they are lost.
+    shapes = {entry.name: tuple(entry.dims) for entry in model.graph.initializer}
+    fused = {node.name for node in model.graph.node if shapes.get((*node.input, "", "")[1]) == (128, 384)}
+    assert len(fused) == 6 and fused < set(names(islands))
+    without = [name for name in names(islands) if name not in fused]
+    bad = compare(reference, run(rounding_from_half(half_from_float(model, "fp16", without)), mini_images))
+    assert not bad.passes(GATES["fp16"])
+
+
 def test_wide_islands_hold_the_attention_scores_and_the_residual_stream(plain, ranges):
     narrow, wide = (find_islands(plain, ranges, "fp16", level) for level in ("measured", "wide"))
     added = Counter(island.op for island in wide if island.node not in names(narrow))

@@ -66,6 +66,43 @@ def test_moved_tensors_have_the_range_of_their_source_and_constants_their_own(im
     assert range_of_values(np.zeros(0, np.float32)).max_abs == 0
 
 
+def fused_products() -> onnx.ModelProto:
+    """image -> Cast -> MatMul -> Add -> Transpose -> Split into one part of size 1 and one of size 1e-7."""
+    weight = np.ones((3, 2), np.float32) * np.float32([0.01, 1e-9])
+    nodes = [
+        helper.make_node("Cast", ["image"], ["x"], name="cast", to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["x", "w"], ["product"], name="product"),
+        helper.make_node("Add", ["product", "b"], ["sum"], name="bias"),
+        helper.make_node("Transpose", ["sum"], ["turned"], name="turn", perm=[0, 3, 1, 2]),
+        helper.make_node("Split", ["turned", "sizes"], ["large", "small"], name="split", axis=1),
+        helper.make_node("Add", ["large", "large"], ["other"], name="other"),
+    ]
+    constants = {"w": weight, "b": np.float32([0.5, 1e-8]), "sizes": np.int64([1, 1])}
+    shapes = {"large": [1, 1, 4, 5], "small": [1, 1, 4, 5], "other": [1, 1, 4, 5]}
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, [1, 4, 5, 3])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()],
+        [numpy_helper.from_array(values, name) for name, values in constants.items()],
+    )
+    return onnx.shape_inference.infer_shapes(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    )
+
+
+def test_what_is_taken_apart_loses_what_its_smallest_part_loses(images):
+    """By numpy: the small part keeps no bit in fp16; in the whole it is a ten-millionth of the norm."""
+    ranges = measure_ranges(fused_products(), images)
+    values = images[0].sum(-1) * np.float32(1e-9) + np.float32(1e-8)
+    lost = np.linalg.norm(values.astype(np.float16).astype(np.float64) - values) / np.linalg.norm(values)
+    assert lost > 0.05
+    for name in ("small", "turned", "sum", "product"):
+        assert ranges[name].fp16_error >= 0.9 * lost, name
+    assert max(ranges[name].fp16_error for name in ("large", "other", "x")) < 3e-4
+    assert ranges["small"].max_abs < 1e-5 < ranges["large"].max_abs == ranges["sum"].max_abs
+
+
 def test_all_zero_tensors_lose_nothing():
     seen = measure_ranges(graph_of({"y": 2.0}), [np.zeros((1, 4, 5, 3), np.uint8)])["y"]
     assert (seen.max_abs, seen.fp16_error) == (0.0, 0.0)
