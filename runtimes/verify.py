@@ -17,6 +17,7 @@ from brixel_edge.image.fit import fit_frame
 from brixel_edge.model.bundle import Bundle, graph_name, open_bundle
 from brixel_edge.model.spec import UNTRAINED_NOTICE, ModelSpec
 from brixel_edge.proof.parity import GATES, ParityReport, cell_cosines, compare
+from brixel_edge.proof.photographs import faultless_looking
 from brixel_edge.proof.proof import PROOF_NAME, Proof, load_proof
 from brixel_edge.runtimes.engines import Engine, engines_of_folder, open_runtime
 from brixel_edge.runtimes.pictures.difference import Comparison, write_difference_map
@@ -25,6 +26,7 @@ from brixel_edge.runtimes.sources.opening import open_source
 
 _LOG = logging.getLogger(__name__)
 _NAME_WIDTH = 43
+_SHOWN = 3  # pictures that a message names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,7 +230,13 @@ def _proof(bundle: Bundle, images: Path | None, threads: int | None) -> tuple[Pr
             (frame.name or f"frame {frame.index}", fit_frame(frame.image, bundle.spec.image).image)
             for frame in iter(source.read, None)
         ]
-    names, pixels = [name for name, _ in fitted], np.concatenate([image for _, image in fitted])
+    names, pixels = [name for name, _ in fitted], [image for _, image in fitted]
+    silent = faultless_looking(pixels)
+    if len(silent) == len(names):
+        why = ", ".join(f"{names[place]}: {reason}" for place, reason in list(silent.items())[:_SHOWN])
+        _LOG.warning("no picture of %s could show a fault (%s); the proof's join them", images, why)
+        names, pixels = [*names, *stored.names], [*pixels, *(image[None] for image in stored.images)]
+    pixels = np.concatenate(pixels)
     proof = Proof(names=tuple(names), images=pixels, features=np.concatenate(_features(graph, pixels)), step=1)
     return proof, f"{graph.name} on this device, on {len(names)} images, after it passed on the proof"
 

@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,14 +41,20 @@ def registry(tmp_path_factory):
         pytest.skip("no package registry can be reached from here")
 
 
+def left_out(tmp_path: Path, names: Sequence[str]) -> Path:
+    """A file of overrides by which nothing of these names is taken."""
+    overrides = tmp_path / "overrides.txt"
+    overrides.write_text("".join(f"{name} ; python_version < '3'\n" for name in names), encoding="utf-8")
+    return overrides
+
+
 def resolved(tmp_path: Path, extras: str, python: str, platform: str) -> dict[str, str]:
     """What a resolver takes for `brixel-edge[extras]`: versions by name.
 
     Raises:
         AssertionError: there is no solution; with what the resolver says.
     """
-    overrides = tmp_path / "overrides.txt"
-    overrides.write_text("".join(f"{name} ; python_version < '3'\n" for name in NVIDIA_ONLY), encoding="utf-8")
+    overrides = left_out(tmp_path, NVIDIA_ONLY)
     options = [part for extra in extras.split(",") for part in ("--extra", extra)]
     where = ["--python-version", python, "--python-platform", platform]
     compile_ = [*UV, "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--overrides", str(overrides)]
@@ -173,13 +180,48 @@ PROMISES = {
 }
 
 
-@pytest.mark.parametrize("extra", PROMISES, ids=lambda extra: extra or "none")
-def test_an_extra_alone_does_what_readme_promises(extra, wheel, constraints, folder, tmp_path):
+# What the others bring must at least be there and load; TensorRT itself comes from NVIDIA's index, or with JetPack.
+IMPORTS = {
+    "eval": "torch, h5py, scipy, PIL, brixel_edge.commands.eval",
+    "weights": "torch, safetensors, huggingface_hub, gdown, brixel_edge.commands.weights",
+    "jetpack6": "onnx, cuda.bindings.runtime, brixel_edge.commands.export_from",
+    "trt-cu12": "onnx, cuda.bindings.runtime, brixel_edge.export.engine.build",
+    "trt-cu13": "cuda.bindings.runtime, brixel_edge.export.engine.build",
+    "trt": "cuda.bindings.runtime, brixel_edge.export.engine.build",
+}
+
+
+def installed(tmp_path: Path, extra: str, wheel: Path, constraints: Path) -> Path:
+    """A fresh environment with the wheel and one extra, less what only NVIDIA's index has."""
     environment = tmp_path / "env"
     subprocess.run([*UV, "--quiet", "venv", "--python", sys.executable, str(environment)], check=True, env=CLEAN)
     wish = f"brixel-edge[{extra}] @ {wheel.as_uri()}" if extra else str(wheel)
+    overrides = left_out(tmp_path, ("tensorrt-cu12", "tensorrt-cu13"))
     install = [*UV, "--quiet", "pip", "install", "--python", str(environment / "bin" / "python"), wish]
-    subprocess.run([*install, "--constraint", str(constraints)], check=True, env=CLEAN)
+    options = ["--constraint", str(constraints), "--overrides", str(overrides)]
+    subprocess.run([*install, *options], check=True, env=CLEAN)
+    return environment
+
+
+@pytest.mark.parametrize("extra", IMPORTS)
+def test_what_an_extra_brings_loads_in_a_fresh_environment(extra, wheel, constraints, tmp_path):
+    environment = installed(tmp_path, extra, wheel, constraints)
+    code = f"import {IMPORTS[extra]}"
+    if "cuda" in code:
+        code += "; from brixel_edge.machine.cuda import import_cudart; import_cudart().cudaGetDevice"
+    run = subprocess.run(
+        [str(environment / "bin" / "python"), "-c", code], capture_output=True, text=True, cwd=tmp_path, env=CLEAN
+    )
+    assert run.returncode == 0, f"{extra}: {run.stderr[-2000:]}"
+
+
+def test_every_extra_is_installed_alone():
+    assert set(EXTRAS) - {"dev"} == (PROMISES.keys() | IMPORTS.keys()) - {""}
+
+
+@pytest.mark.parametrize("extra", PROMISES, ids=lambda extra: extra or "none")
+def test_an_extra_alone_does_what_readme_promises(extra, wheel, constraints, folder, tmp_path):
+    environment = installed(tmp_path, extra, wheel, constraints)
     for command in PROMISES[extra]:
         program, *arguments = command.split()
         run = subprocess.run(

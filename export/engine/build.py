@@ -171,11 +171,8 @@ def _identity(session: _Session) -> EngineIdentity:
     precision = session.request.precision
     if precision == "bf16" and min(capabilities) < 80:
         raise BuildError(f"SM {min(capabilities)} has no bf16 (that needs SM 80 or later); use --engine trt-fp16")
-    if session.device is None and min(capabilities) < 80 and (products := _float_products(session.facts)):
-        raise SpecError(
-            f"TensorRT-RTX has no fp32 products for SM 75 (Turing), {session.request.graph.name} keeps {products} of "
-            "them in fp32; leave 75 out of --rtx-sm"
-        )
+    if session.device is None:
+        check_rtx_graph(session.facts, session.request.graph.name, capabilities)
     return EngineIdentity(
         kind=session.request.kind,
         compute_capabilities=tuple(sorted(capabilities)),
@@ -184,8 +181,18 @@ def _identity(session: _Session) -> EngineIdentity:
     )
 
 
-def _float_products(facts: GraphFacts) -> int:
-    return sum(node.dtype == "fp32" and node.operator in ("MatMul", "Gemm", "Conv") for node in facts.nodes)
+def check_rtx_graph(facts: GraphFacts, name: str, capabilities: Sequence[int]) -> None:
+    """Refuse at once what TensorRT-RTX would refuse after every plan: it has no fp32 products for Turing.
+
+    Raises:
+        SpecError: the graph has some, and a card of Turing is among those that it is built for.
+    """
+    products = sum(node.dtype == "fp32" and node.operator in ("MatMul", "Gemm", "Conv") for node in facts.nodes)
+    if min(capabilities) < 80 and products:
+        raise SpecError(
+            f"TensorRT-RTX has no fp32 products for SM 75 (Turing), {name} keeps {products} of them in fp32; leave 75 "
+            "out of --rtx-sm"
+        )
 
 
 def _first_that_builds(session: _Session) -> tuple[_Built, tuple[BuildAttempt, ...]]:

@@ -76,6 +76,29 @@ def test_images_of_the_user_are_compared_with_the_proven_fp32_graph(model, photo
     assert main([str(model), "--images", str(photograph_paths[3]), "--map", str(tmp_path / "m.png")]) == 5
 
 
+def swaps_channels(model) -> None:
+    """The fp16 graph takes red for blue, with a receipt that knows of it."""
+    graph = onnx.load(str(model / "graph.fp16.onnx"))
+    weight = next(entry for entry in graph.graph.initializer if "patch_embed.proj.weight" in entry.name)
+    values = numpy_helper.to_array(weight)[:, ::-1]
+    weight.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values), weight.name))
+    onnx.save(graph, str(model / "graph.fp16.onnx"))
+    write_receipt(model, open_bundle(model).receipt)
+
+
+@pytest.mark.parametrize("kind", ["grey", "constant"])
+def test_pictures_that_could_show_no_fault_are_joined_by_the_proofs(model, photograph_paths, capsys, tmp_path, kind):
+    picture = cv2.imread(str(photograph_paths[3]), cv2.IMREAD_GRAYSCALE)
+    cv2.imwrite(str(tmp_path / "x.png"), picture if kind == "grey" else np.full_like(picture, 90))
+    arguments = [str(model), "--images", str(tmp_path / "x.png"), "--map", str(tmp_path / "m.png"), "--json"]
+    assert main(arguments) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["images"] == ["x.png", "a", "b"]
+    assert f"could show a fault (x.png: {'grey' if kind == 'grey' else 'nearly constant'}); the proof's" in captured.err
+    swaps_channels(model)
+    assert main(arguments) == 5
+
+
 @pytest.mark.parametrize(
     ("flags", "code", "message"),
     [

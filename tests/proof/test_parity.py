@@ -1,10 +1,12 @@
 """Parity numbers against values computed by hand, and each bound of each gate."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from brixel_edge.errors import ParityError
-from brixel_edge.proof.parity import GATES, cell_cosines, check_gate, compare, compare_cells
+from brixel_edge.proof.parity import GATES, ParityReport, cell_cosines, check_gate, compare, compare_cells
 
 
 def random_map(seed: int, cells: int = 20) -> np.ndarray:
@@ -43,6 +45,26 @@ def test_few_bad_cells_fail_the_worst_percent_though_the_mean_passes():
     assert report.cosine_p01 < 0
     with pytest.raises(ParityError, match="worst 1 %"):
         check_gate(report, "int8", "candidate")
+
+
+@pytest.mark.parametrize("precision", GATES)
+def test_each_bound_refuses_alone(precision):
+    gate = GATES[precision]
+    at_the_bounds = ParityReport(
+        cosine_mean=gate.cosine_mean,
+        cosine_p01=gate.cosine_p01,
+        centred_mean=0.0,
+        frobenius=gate.frobenius,
+        max_abs=9.0,
+        finite=True,
+        images=1,
+        norm_error=gate.norm,
+    )
+    check_gate(at_the_bounds, precision, "candidate")
+    for bound, step in (("cosine_mean", -1e-6), ("cosine_p01", -1e-6), ("frobenius", 1e-6), ("norm_error", 1e-6)):
+        missed = replace(at_the_bounds, **{bound: getattr(at_the_bounds, bound) + step})
+        with pytest.raises(ParityError, match="candidate differs from PyTorch"):
+            check_gate(missed, precision, "candidate")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

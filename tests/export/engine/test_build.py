@@ -11,9 +11,10 @@ import sys
 import pytest
 
 from brixel_edge.errors import BackendMissing, BuildError, BundleError, MemoryBudgetError, SpecError
-from brixel_edge.export.engine.build import build
+from brixel_edge.export.engine.build import build, check_rtx_graph
 from brixel_edge.export.engine.settings import BuildRequest, EngineSettings
 from brixel_edge.model.engine_file import EngineReport
+from brixel_edge.model.graph_facts import graph_facts
 
 RELEASES = ("8.6.1", "10.3.0", "10.13.0", "11.1")
 MIB = 1 << 20
@@ -350,3 +351,13 @@ def test_building_process_imports_neither_torch_nor_onnx():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_turing_is_refused_for_fp32_products_where_tensorrt_rtx_is_not_installed_too(graphs):
+    """The patch embedding, three linears and two products of attention, by hand."""
+    facts = graph_facts(graphs("vit", "fp32"))
+    message = r"no fp32 products for SM 75 \(Turing\), g\.onnx keeps 6 of them in fp32; leave 75 out of --rtx-sm"
+    with pytest.raises(SpecError, match=message):
+        check_rtx_graph(facts, "g.onnx", (75, 86))
+    check_rtx_graph(facts, "g.onnx", (86, 89))
+    check_rtx_graph(graph_facts(graphs("vit", "fp16")), "g.onnx", (75,))
