@@ -13,23 +13,27 @@ from brixel_edge.runtimes.pictures.layers import colours_on_frame
 # BGR; apart for people who do not tell red from green (Okabe and Ito's palette).
 _COLOURS = ((115, 158, 0), (0, 159, 230), (233, 180, 86), (167, 121, 204), (66, 228, 240), (0, 94, 213))
 _TINT = 0.35
-# How much of the heat map's colour covers the grey frame, at no and at full similarity.
-_FAINT, _FULL = 0.25, 0.9
+# How much of the heat map's colour covers the grey frame at full similarity, and how fast less of it gives way to it.
+_COVER, _POWER = 0.92, 1.5
 _FONT, _FONT_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.5
 
 
-def draw_matches(frame: NDArray[np.uint8], features: FeatureMap, matches: dict[str, Match]) -> None:
-    """Draw masks, boxes, names and scores into a frame as shown.
+def draw_matches(
+    frame: NDArray[np.uint8], features: FeatureMap, matches: dict[str, Match], current: str | None = None
+) -> None:
+    """Draw boxes, names and scores into a frame as shown, and the mask of the current thing.
 
     Args:
         frame: (H, W, 3) BGR, drawn into.
         features: say where cells lie.
         matches: by name.
+        current: whose mask is drawn.
     """
     size = (frame.shape[0], frame.shape[1])
     for number, match in enumerate(matches.values()):
         colour = _COLOURS[number % len(_COLOURS)]
-        _draw_mask(frame, features, match, colour)
+        if match.name == current:
+            _draw_mask(frame, features, match, colour)
         if match.box is not None:
             scale = [shown / real for shown, real in zip(size, features.frame_size, strict=True)]
             left, top, right, bottom = (
@@ -57,7 +61,7 @@ def heat_map(frame: NDArray[np.uint8], features: FeatureMap, match: Match) -> ND
     colours = np.asarray(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), np.uint8)
     layers = colours_on_frame(np.dstack([colours, levels, np.full_like(levels, 255)]), features, size)
     grey = cv2.cvtColor(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR).astype(np.float32)
-    cover = _FAINT + (_FULL - _FAINT) * layers[..., 3:4].astype(np.float32) / 255
+    cover = _COVER * (layers[..., 3:4].astype(np.float32) / 255) ** _POWER
     blended = grey * (0.7 * (1 - cover)) + layers[..., :3] * cover
     blended[layers[..., 4] == 0] = 0
     return blended.astype(np.uint8)

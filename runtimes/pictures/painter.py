@@ -52,7 +52,7 @@ class Painter:
         else:
             right = colours_on_frame(self._colours(features.values)[..., ::-1], features, size)
         if answer is not None and answer.matches:
-            draw_matches(frame, features, answer.matches)
+            draw_matches(frame, features, answer.matches, answer.current)
         return np.hstack([frame, right])
 
 

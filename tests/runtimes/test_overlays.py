@@ -11,7 +11,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
-from scenes import CUP_AT, scene
+from scenes import CUP_AT, PLATE, scene
 
 from brixel_edge.image.captions import LINE_PX
 from brixel_edge.runtimes.asking.asking import Asking
@@ -56,7 +56,7 @@ def test_the_threshold_is_the_middle_of_the_scale():
     match = dataclasses.replace(answer.matches["object"], similarity=np.full((6, 8), 0.6, np.float32), threshold=0.6)
     picture = Painter().panes(features, dataclasses.replace(answer, matches={"object": match}))
     colour = cv2.applyColorMap(np.full((1, 1), 127, np.uint8), cv2.COLORMAP_INFERNO)[0, 0]
-    cover = 0.25 + 0.65 * 127 / 255
+    cover = 0.92 * (127 / 255) ** 1.5
     expected = 128 * 0.7 * (1 - cover) + colour * cover
     assert np.abs(picture[200, SIDE + 200] - expected).max() <= 2
 
@@ -236,3 +236,12 @@ def test_tk_s_window_hears_clicks_and_keys(tmp_path):
         Click(x=5, y=6, is_negative=False), Click(x=7, y=8, is_negative=True), KeyPress(key="h"),
     ]  # fmt: skip
     assert (run.returncode, run.stdout.splitlines()) == (0, [repr(event) for event in events]), run.stderr
+
+
+def test_the_mask_of_the_current_thing_alone_is_tinted():
+    features = with_frame([CUP_AT, (PLATE, slice(4, 6), slice(0, 2))])
+    asking = Asking(queries=[parse_query("cup=30,20"), parse_query("plate=5,45")])
+    picture = painted(asking, features)[:360, :SIDE].astype(int)
+    inside = {"cup": picture[100, 150], "plate": picture[300, 60]}
+    assert np.abs(inside["plate"] - 128).max() > 20
+    assert (inside["cup"] == 128).all()

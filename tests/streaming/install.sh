@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# GStreamer with its RTSP server and its Python bindings, from Debian, for the environment of a given Python.
+# From Debian: GStreamer with its RTSP server and its Python bindings, for the environment of a given Python; a browser.
 set -euo pipefail
 python=$1
 packages=(python3-gi gir1.2-gst-rtsp-server-1.0 gir1.2-gst-plugins-base-1.0 gstreamer1.0-plugins-base
-  gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav)
+  gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav
+  chromium chromium-driver)
 if ! dpkg --status "${packages[@]}" > /dev/null 2>&1; then
   as_root=$([ "$(id -u)" = 0 ] || echo sudo)
   $as_root apt-get update -qq
