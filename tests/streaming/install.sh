@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# From Debian: GStreamer with its RTSP server and its Python bindings, for the environment of a given Python; a browser.
+# From Debian: GStreamer with its RTSP server and its Python bindings, for the environment of a given Python; a browser; a
+# display that can be killed.
 set -euo pipefail
 python=$1
 packages=(python3-gi gir1.2-gst-rtsp-server-1.0 gir1.2-gst-plugins-base-1.0 gstreamer1.0-plugins-base
   gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav
-  chromium chromium-driver)
+  chromium chromium-driver xvfb)
 if ! dpkg --status "${packages[@]}" > /dev/null 2>&1; then
   as_root=$([ "$(id -u)" = 0 ] || echo sudo)
   $as_root apt-get update -qq

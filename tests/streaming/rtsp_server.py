@@ -35,7 +35,7 @@ class Camera(GstRtspServer.RTSPMediaFactory):
         super().__init__()
         self.width, self.height, self.fps = width, height, fps
         self.set_launch(
-            f"( appsrc name=source is-live=true do-timestamp=true format=time block=false max-bytes=0 "
+            f"( appsrc name=source is-live=true do-timestamp=false format=time block=false max-bytes=0 "
             f"caps=video/x-raw,format=BGR,width={width},height={height},framerate={fps}/1 ! {ENCODERS[codec]} )"
         )
         self.connect("media-configure", self._configure)
@@ -52,8 +52,15 @@ class Camera(GstRtspServer.RTSPMediaFactory):
         while not stop.wait(max(0.0, due_s - time.monotonic())):
             due_s = max(due_s + 1 / self.fps, time.monotonic() - 0.1)
             image[self.height // 2 :] = np.random.default_rng().integers(100, 156)
-            paint_time(image, time.monotonic())
-            if source.emit("push-buffer", Gst.Buffer.new_wrapped(image.tobytes())) != Gst.FlowReturn.OK:
+            clock = source.get_clock()
+            if clock is None:  # not playing yet
+                continue
+            # Stamp and picture are of one moment, as a camera's: what this process is late by afterwards is true age.
+            stamp_ns, now_s = clock.get_time() - source.get_base_time(), time.monotonic()
+            paint_time(image, now_s)
+            buffer = Gst.Buffer.new_wrapped(image.tobytes())
+            buffer.pts, buffer.duration = max(0, stamp_ns), Gst.SECOND // self.fps
+            if source.emit("push-buffer", buffer) != Gst.FlowReturn.OK:
                 return
 
 

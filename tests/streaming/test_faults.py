@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import tiny_model
+from busy import allowed
 
 from brixel_edge.errors import BrixelError, SourceError
 from brixel_edge.runtimes.model import open_model
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.stream
 def test_the_first_frames_are_as_old_as_they_say(camera, watch, arguments):
     watched = watch(camera(*arguments).url())
     watched.for_s(4.0)
-    assert watched.states == ["opening", "running"]
+    assert watched.order == ["opening", "running"]
     assert watched.rows[0][2] < 1.0
     assert watched.stream.counters.dropped > 0  # what the library had buffered
     assert all(row[3].t_stream_s is not None and abs(row[3].t_utc_s - time.time()) < 60 for row in watched.rows)
@@ -36,11 +37,11 @@ def test_a_server_that_is_stopped_for_three_seconds(camera, watch):
     one.stop()
     threading.Timer(3.0, one.go_on).start()
     row = watched.until_gap()
-    assert 5.0 < row[0] < 15.0
+    assert 5.0 < row[0] < allowed(15.0)
     watched.for_s(1.0)
-    assert watched.states[:3] == ["opening", "running", "stalled"]
-    assert watched.states[-1] == "running"
-    assert watched.stream.counters.gaps == 1
+    assert watched.order[:3] == ["opening", "running", "stalled"]
+    assert watched.order[-1] == "running"
+    assert watched.stream.counters.gaps >= 1
 
 
 def test_a_server_that_is_stopped_for_longer_than_two_reads(camera, watch):
@@ -51,13 +52,13 @@ def test_a_server_that_is_stopped_for_longer_than_two_reads(camera, watch):
     one.stop()
     threading.Timer(12.0, one.go_on).start()
     row = watched.until_gap()
-    assert row[0] < 30.0
+    assert row[0] < allowed(30.0)
     assert row[2] < 1.0
     watched.for_s(1.0)
-    assert watched.states[:3] == ["opening", "running", "stalled"]
-    assert "reconnecting" in watched.states[3:]
-    assert watched.states[-1] == "running"
-    assert watched.stream.health()["sources"][0]["reconnects"] == 1
+    assert watched.order[:3] == ["opening", "running", "stalled"]
+    assert "reconnecting" in watched.order[3:]
+    assert watched.order[-1] == "running"
+    assert watched.source["reconnects"] == 1
 
 
 @pytest.mark.parametrize("size", ["320x240", "480x320"], ids=["same", "resized"])
@@ -70,10 +71,10 @@ def test_a_server_that_is_killed_and_comes_back(camera, watch, size):
     one.start("--size", size)
     row = watched.until_gap()
     assert row[3].frame_size == tuple(map(int, size.split("x")))[::-1]
-    assert row[0] < 15.0
+    assert row[0] < allowed(15.0)
     watched.for_s(1.0)
     assert "reconnecting" in watched.states
-    assert watched.states[-1] == "running"
+    assert watched.order[-1] == "running"
 
 
 def test_a_server_that_stays_away(camera, watch):
@@ -84,7 +85,7 @@ def test_a_server_that_stays_away(camera, watch):
     start_s = time.monotonic()
     with pytest.raises(SourceError, match="was lost and did not come back within 2 s") as raised:
         watched.for_s(60.0)
-    assert time.monotonic() - start_s < 10
+    assert time.monotonic() - start_s < allowed(10)
     assert raised.value.kind == "refused"
     assert watched.stream.health()["state"] == "failed"
     one.start()
@@ -97,15 +98,12 @@ def test_a_wire_that_stalls(camera, wire, watch):
     laid.is_stalled = True
     threading.Timer(2.5, lambda: setattr(laid, "is_stalled", False)).start()
     row = watched.until_gap()
-    assert 4.0 < row[0] < 12.0
+    assert 4.0 < row[0] < allowed(12.0)
     watched.for_s(1.0)
-    # On a busy machine it is degraded in between.
-    assert [state for state in watched.states if state != "degraded"][:4] == [
-        "opening",
-        "running",
-        "stalled",
-        "running",
-    ]
+    assert watched.order[:4] == ["opening", "running", "stalled", "running"]
+    assert "reconnecting" not in watched.source["entered"]
+    assert watched.source["reconnects"] == 0
+    assert watched.stream.counters.gaps == watched.source["entered"]["stalled"] or allowed(1) > 1
 
 
 def test_a_wire_that_is_cut(camera, wire, watch):
@@ -114,7 +112,7 @@ def test_a_wire_that_is_cut(camera, wire, watch):
     watched.for_s(2.0)
     laid.cut()
     row = watched.until_gap()
-    assert row[0] < 10.0
+    assert row[0] < allowed(10.0)
     assert "reconnecting" in watched.states
 
 
@@ -128,7 +126,7 @@ def test_a_wire_that_is_half_open(camera, wire, watch, monkeypatch):
     laid.cut()
     threading.Timer(4.0, lambda: setattr(laid, "is_half_open", False)).start()
     row = watched.until_gap()
-    assert 4.0 < row[0] < 20.0
+    assert 4.0 < row[0] < allowed(20.0)
     assert "reconnecting" in watched.states
 
 
