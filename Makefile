@@ -4,11 +4,12 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 RTX    := $(VENV)/.ready-rtx
+OPENCV4 := .opencv4
 DEMO_OUT     ?= demo
 DEMO_SECONDS ?= 10
 SOAK_SECONDS ?= 600
 
-.PHONY: demo test test-stream rtx extras arm64 map check setup lock soak bench clean
+.PHONY: demo test test-stream opencv4 rtx extras arm64 map check setup lock soak bench clean
 
 setup: $(STAMP)
 
@@ -48,6 +49,18 @@ test-stream: $(STAMP)
 	tests/streaming/install.sh $(BIN)/python
 	$(BIN)/python -m pytest -m stream
 
+# Only cv2 of the other major release, which stands before the environment's on the path; the rest is shared.
+$(OPENCV4)/.ready: requirements-opencv4.lock $(STAMP)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --target $(OPENCV4) --no-deps --require-hashes -r requirements-opencv4.lock
+	@touch $@
+
+# Capture, recordings, pictures and windows with OpenCV 4, where the lock has 5.
+opencv4: export PYTHONPATH := $(CURDIR)/$(OPENCV4)
+opencv4: $(OPENCV4)/.ready
+	$(BIN)/python -c "import cv2; print('OpenCV', cv2.__version__); assert cv2.__version__.startswith('4.')"
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/image $(addprefix tests/runtimes/test_, camera.py \
+	  child_source.py files.py full_disk.py patterns.py picture_colours.py pictures.py reader.py stream.py window_process.py)
+
 # The floors of the house and who imports whom, from the imports; fails on an upward one.
 map: $(STAMP)
 	$(BIN)/python tests/house.py
@@ -70,6 +83,8 @@ lock:
 	# Building ahead of time needs TensorRT-RTX alone; the extra's cuda-python may lag behind torch's bindings.
 	echo 'tensorrt-rtx>=1.7,<2' | $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes \
 	  --no-header --constraint requirements.lock - -o requirements-rtx.lock
+	echo 'opencv-python-headless>=4.8,<5' | $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes \
+	  --no-header --no-deps - -o requirements-opencv4.lock
 
 clean:
-	rm -rf $(VENV) build dist demo .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(OPENCV4) build dist demo .pytest_cache .ruff_cache

@@ -186,7 +186,7 @@ def test_ci_runs_what_readme_names_and_the_suite_comes_last():
     typed = [
         line for line in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines() if line.startswith("make")
     ]
-    assert {"make check", "make rtx", "make extras", "make arm64"} <= set(typed)
+    assert {"make check", "make rtx", "make extras", "make arm64", "make opencv4"} <= set(typed)
     assert typed[-1] == "make test"
     contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     assert not [command for command in typed if f"\n{command} " not in contributing]

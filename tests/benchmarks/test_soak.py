@@ -22,7 +22,7 @@ def rows(memory=lambda second: 200.0, threads=lambda second: 9, descriptors=lamb
 
 def test_a_flat_run_has_no_problem():
     figures = verdict(rows())
-    assert (figures["samples"], figures["descriptors"], figures["threads"]) == (81, [3, 3], [9, 9])
+    assert (figures["samples"], figures["descriptors"], figures["threads"]) == (71, [3, 3], [9, 9])
     assert problems(figures) == []
 
 
@@ -30,6 +30,7 @@ def test_what_is_open_for_a_moment_or_until_the_warm_up_is_no_leak():
     figures = verdict(rows(descriptors=lambda second: (*OPEN, "/proc/7/status") if second % 7 == 0 else OPEN,
                            threads=lambda second: 12 if second < 15 or second == 90 else 9))  # fmt: skip
     assert (figures["descriptors"], figures["most_descriptors"], figures["most_threads"]) == ([3, 3], 4, 12)
+    assert figures["sometimes_open"] == ["/proc/7/status"]
     assert problems(figures) == []
 
 
@@ -58,5 +59,10 @@ for number in range(40):
 @pytest.mark.parametrize("leaks", [True, False])
 def test_a_process_that_leaks_is_told_from_one_that_does_not(leaks):
     process = subprocess.Popen([sys.executable, "-c", LEAK, *["leaks"] * leaks], text=True)
-    found = problems(verdict(soak.watch(process, 1.5, every_s=0.05)))
+    found = problems(verdict(soak.watch(process, 1.5, every_s=0.05), warm_up_s=0.0))
     assert any("stays open" in problem and "python" in problem for problem in found) is leaks, found
+
+
+def test_a_run_that_is_too_short_says_so():
+    with pytest.raises(SystemExit, match="6 samples after a warm-up of 30 s are too few; --seconds 90"):
+        verdict([row for row in rows() if row.time_s <= 35])

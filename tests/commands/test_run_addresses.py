@@ -43,6 +43,25 @@ def silent_port():
         connection.close()
 
 
+@pytest.mark.parametrize("path", ["x.mp4", "live"])
+def test_a_dead_server_is_refused_in_time(graph, silent_port, path, tmp_path):
+    """In 5 s, where OpenCV alone waits for 30; the bound leaves room for a busy machine's imports."""
+    ended = subprocess.run(
+        [*PROGRAM, str(graph), "--source", f"http://127.0.0.1:{silent_port}/{path}", "--headless"],
+        capture_output=True, text=True, cwd=tmp_path, timeout=20,
+    )  # fmt: skip
+    assert ended.returncode == 7, ended.stderr
+    [error] = [line for line in ended.stderr.splitlines() if "error:" in line]
+    assert f"http://127.0.0.1:{silent_port}/{path} does not open: it does not answer in time" in error
+
+
+def test_opening_a_dead_server_and_asking_why_take_less_than_five_seconds_together():
+    from brixel_edge.runtimes.sources import capture, video
+
+    assert capture._OPEN_TIMEOUT_MS / 1e3 + capture._DIAGNOSIS_S < 5
+    assert video._TIMEOUT_MS / 1e3 + video._DIAGNOSIS_S < 5
+
+
 @pytest.mark.parametrize("flag", ["--camera", "--source"])
 @pytest.mark.parametrize("text", ["", " "])
 def test_an_empty_name_is_refused(graph, flag, text, capsys):
