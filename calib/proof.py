@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from brixel_edge.calib.cells import class_agreements, compared_cells, head_of_graph
 from brixel_edge.calib.engines import Engine, EngineName, OpenVinoEngine, OrtEngine
 from brixel_edge.calib.frames import Image
 from brixel_edge.calib.graph import Graph
@@ -16,9 +17,11 @@ from brixel_edge.calib.lowering.kernels import KernelCount, count_kernels, requi
 from brixel_edge.calib.lowering.targets import Int8Target
 from brixel_edge.calib.ranges.smooth import require_same_function
 from brixel_edge.errors import SpecError
+from brixel_edge.model.head import HeadSpec
+from brixel_edge.model.spec import ANSWER, FEATURES
 from brixel_edge.proof.confidence import LowerBounds, lower_bounds
 from brixel_edge.proof.parity import GATES, ParityReport, compare_cells, cosines
-from brixel_edge.proof.probe import Array, probe_agreements, sampled_cells
+from brixel_edge.proof.probe import Array, probe_agreements
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,8 @@ class Bounds:
         agreement: of a linear probe, share of cells.
         frobenius: relative error that may not be exceeded.
         norm: relative error of a cell's length that no cell may exceed.
+        answer_agreement: of a head's classes: share of cells that keep theirs.
+        answer_error: of a head's answers: relative error that may not be exceeded.
     """
 
     mean: float = GATES["int8"].cosine_mean
@@ -38,6 +43,8 @@ class Bounds:
     agreement: float = 0.97
     frobenius: float = GATES["int8"].frobenius
     norm: float = GATES["int8"].norm
+    answer_agreement: float = GATES["int8"].answers.agreement
+    answer_error: float = GATES["int8"].answers.error
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -61,6 +68,8 @@ class Closeness:
 
     def shortfalls(self, output: str, bounds: Bounds) -> list[str]:
         """The bounds that it misses, in words."""
+        if output == ANSWER:
+            return self._answer_shortfalls(bounds)
         asked = asdict(bounds)
         lows = {name: getattr(self.lower, name) for name in ("mean", "p01", "agreement")}
         highs = {"frobenius": self.parity.frobenius, "norm": self.parity.norm_error}
@@ -73,6 +82,18 @@ class Closeness:
             for name, value in highs.items()
             if not value <= asked[name]
         ]
+
+    def _answer_shortfalls(self, bounds: Bounds) -> list[str]:
+        """Classes, or the error where there are none; the head's own gate follows on the proof's photographs."""
+        missed = []
+        if not self.lower.agreement >= bounds.answer_agreement:
+            missed.append(
+                f"{self.lower.agreement:.4f} of the cells keep their class at {self.lower.confidence:.0%} confidence, "
+                f"asked {bounds.answer_agreement}"
+            )
+        if not self.parity.frobenius <= bounds.answer_error:
+            missed.append(f"error of {ANSWER} is {self.parity.frobenius:.4f}, allowed {bounds.answer_error}")
+        return missed
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -122,6 +143,7 @@ class Judge:
         reference: output -> compared cells of every frame.
         seed: of the probe and of the bounds' draws.
         threads: of inference.
+        head: of the graph; None without one.
     """
 
     frames: Sequence[Image] = field(repr=False)
@@ -129,6 +151,7 @@ class Judge:
     reference: Mapping[str, Sequence[Array]] = field(repr=False)
     seed: int
     threads: int
+    head: HeadSpec | None = None
 
     def open(self, target: Int8Target, path: Path) -> Engine:
         """The engine that runs a target's graph here."""
@@ -163,14 +186,19 @@ class Judge:
             target=target,
             file=path.name,
             verified_on="openvino" if target == "openvino" else "ort",
-            outputs={name: self.closeness(reference, cells[name]) for name, reference in self.reference.items()},
+            outputs={name: self.closeness(reference, cells[name], name) for name, reference in self.reference.items()},
             kernels=kernels,
         )
 
-    def closeness(self, reference: Sequence[Array], candidate: Sequence[Array]) -> Closeness:
-        """Compare the cells of this judge's frames."""
+    def closeness(self, reference: Sequence[Array], candidate: Sequence[Array], output: str = FEATURES) -> Closeness:
+        """Compare the cells of this judge's frames; of a head's answers the classes, where it has some."""
         parity = compare_cells(reference, candidate)
-        shares = probe_agreements(reference, candidate, seed=self.seed)
+        if output != ANSWER or self.head is None:
+            shares = probe_agreements(reference, candidate, seed=self.seed)
+        elif self.head.has_classes:
+            shares = class_agreements(list(reference), list(candidate))
+        else:
+            shares = [1.0] * len(reference)
         return Closeness(
             parity=parity,
             agreement=float(np.average(shares, weights=[len(cells) for cells in reference])),
@@ -190,6 +218,7 @@ class Judge:
             reference={name: [*cells, *other.reference[name]] for name, cells in self.reference.items()},
             seed=self.seed,
             threads=self.threads,
+            head=self.head,
         )
 
 
@@ -199,7 +228,7 @@ def cells_over(engine: Engine, frames: Sequence[Image], outputs: Sequence[str]) 
     for frame in frames:
         values = engine.run(frame)
         for name in outputs:
-            gathered[name].append(sampled_cells(values[name]))
+            gathered[name].append(compared_cells(name, values[name]))
     return gathered
 
 
@@ -207,7 +236,8 @@ def judge_from_float(graph: Graph, frames: Sequence[Image], groups: Sequence[int
     """Run the float graph on judging frames."""
     engine = OrtEngine(graph.serialized(), threads=threads)
     reference = cells_over(engine, frames, graph.float_outputs)
-    return Judge(frames=frames, groups=groups, reference=reference, seed=seed, threads=threads)
+    head = head_of_graph(graph)
+    return Judge(frames=frames, groups=groups, reference=reference, seed=seed, threads=threads, head=head)
 
 
 def require_smoothing_left_the_function(graph: Graph, smoothed: Graph, frame: Image, *, threads: int) -> None:

@@ -22,6 +22,7 @@ from brixel_edge.export.judges import Judge, default_judges
 from brixel_edge.export.prove import Prover
 from brixel_edge.machine.progress import progress
 from brixel_edge.model.bundle import graph_name
+from brixel_edge.model.head import Head
 from brixel_edge.model.receipt_sections import Islands, Lowering
 from brixel_edge.model.spec import Half, ModelSpec, Precision, SamplerKind
 from brixel_edge.network.deformable import DeformableAttention
@@ -45,6 +46,7 @@ class FloatGraphs:
         keeps_opset: bf16 at the opset of the fp32 graph.
         judges: where the graph of a precision must pass.
         trace: writes the fp32 graph of a sampler; None traces the student.
+        head: of the model; None without one.
     """
 
     folder: Path
@@ -56,6 +58,7 @@ class FloatGraphs:
     keeps_opset: bool = False
     judges: Judges = default_judges
     trace: Trace | None = None
+    head: Head | None = None
 
     def __post_init__(self) -> None:
         self._floats: dict[SamplerKind, Product | BrixelError] = {}
@@ -94,7 +97,7 @@ class FloatGraphs:
         return Product(files=(path,), facts={path.name: facts})
 
     def _trace(self, sampler: SamplerKind, out: Path) -> None:
-        model = FusedModel(self.student, self.spec, sampler).eval()
+        model = FusedModel(self.student, self.spec, sampler, self.head).eval()
         onnx_from_model(model, self.spec, out, has_samples=sampler == "materialised")
 
     def _half(self, lowering: Lowering, source: Product) -> Product:

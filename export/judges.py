@@ -20,10 +20,11 @@ from brixel_edge.errors import BuildError
 from brixel_edge.export.half.rounding import rounding_from_half
 from brixel_edge.machine.openvino_hint import precision_hint
 from brixel_edge.machine.ort_session import open_session
-from brixel_edge.model.onnx_file import INPUT_NAME, OUTPUT_NAME
-from brixel_edge.model.spec import Precision
+from brixel_edge.model.onnx_file import INPUT_NAME
+from brixel_edge.model.spec import ANSWER, FEATURES, Precision
+from brixel_edge.proof.references import Outputs
 
-Features = list[NDArray[np.floating]]
+_COMPARED = (FEATURES, ANSWER)
 
 
 class Judge(Protocol):
@@ -31,8 +32,8 @@ class Judge(Protocol):
 
     name: str
 
-    def features(self, graph: Path, images: Sequence[NDArray[np.uint8]]) -> Features:
-        """(1, D, h, w) for each (1, H, W, 3) uint8 image.
+    def outputs(self, graph: Path, images: Sequence[NDArray[np.uint8]]) -> list[Outputs]:
+        """Features, a head's answer or both, (1, channels, h, w) by name, for each (1, H, W, 3) uint8 image.
 
         Raises:
             BuildError: the backend refuses the file.
@@ -45,8 +46,8 @@ class OrtJudge:
 
     name = "onnxruntime"
 
-    def features(self, graph: Path, images: Sequence[NDArray[np.uint8]]) -> Features:
-        """See `Judge.features`."""
+    def outputs(self, graph: Path, images: Sequence[NDArray[np.uint8]]) -> list[Outputs]:
+        """See `Judge.outputs`."""
         return _run_ort(graph, graph.name, images)
 
 
@@ -55,8 +56,8 @@ class RoundingJudge:
 
     name = "onnxruntime, every half tensor rounded"
 
-    def features(self, graph: Path, images: Sequence[NDArray[np.uint8]]) -> Features:
-        """See `Judge.features`."""
+    def outputs(self, graph: Path, images: Sequence[NDArray[np.uint8]]) -> list[Outputs]:
+        """See `Judge.outputs`."""
         model = rounding_from_half(onnx.load(str(graph)))
         return _run_ort(model.SerializeToString(), graph.name, images)
 
@@ -66,8 +67,8 @@ class OpenVinoJudge:
 
     name = "openvino"
 
-    def features(self, graph: Path, images: Sequence[NDArray[np.uint8]]) -> Features:
-        """See `Judge.features`."""
+    def outputs(self, graph: Path, images: Sequence[NDArray[np.uint8]]) -> list[Outputs]:
+        """See `Judge.outputs`."""
         import openvino
 
         try:
@@ -76,7 +77,12 @@ class OpenVinoJudge:
             compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": precision_hint(model, "auto")})
         except RuntimeError as error:
             raise BuildError(f"OpenVINO refuses {graph.name}: {str(error).splitlines()[-1][:200]}") from error
-        return [np.array(compiled([image])[OUTPUT_NAME]) for image in images]
+        names = [name for output in compiled.outputs if (name := output.get_any_name()) in _COMPARED]
+        outputs: list[Outputs] = []
+        for image in images:
+            values = compiled([image])
+            outputs.append({name: np.array(values[name]) for name in names})
+        return outputs
 
 
 def default_judges(precision: Precision) -> tuple[Judge, ...]:
@@ -89,12 +95,13 @@ def default_judges(precision: Precision) -> tuple[Judge, ...]:
     return (OrtJudge(),)
 
 
-def _run_ort(model: Path | bytes, name: str, images: Sequence[NDArray[np.uint8]]) -> Features:
+def _run_ort(model: Path | bytes, name: str, images: Sequence[NDArray[np.uint8]]) -> list[Outputs]:
     try:
         session = open_session(model, is_silent=True)
     except Exception as error:  # its exceptions share no base class
         raise BuildError(f"ONNX Runtime refuses {name}: {' '.join(str(error).split())[:200]}") from error
+    names = [output.name for output in session.get_outputs() if output.name in _COMPARED]
     try:
-        return [session.run([OUTPUT_NAME], {INPUT_NAME: image})[0] for image in images]
+        return [dict(zip(names, session.run(names, {INPUT_NAME: image}), strict=True)) for image in images]
     except Exception as error:  # for instance an index made of NaN
         raise BuildError(f"ONNX Runtime stopped while running {name}: {' '.join(str(error).split())[-200:]}") from error

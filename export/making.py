@@ -111,7 +111,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     )
     census = assert_census(onnx.shape_inference.infer_shapes(onnx.load(str(out))), lowering.precision)
     images = [image[None] for image in proof.images]
-    reports = {judge.name: proof.compare(judge.features(out, images)) for judge in default_judges(lowering.precision)}
+    reports = {judge.name: proof.compare(judge.outputs(out, images)) for judge in default_judges(lowering.precision)}
     precisions = graph_facts(out).operator_types
     return fields_to_json(_Made(census=census, precisions=precisions, islands=islands, reports=reports))
 

@@ -14,12 +14,13 @@ import onnx
 from brixel_edge.export.facts import FileFacts, Photographs, Stopwatch
 from brixel_edge.export.gate import passed
 from brixel_edge.export.graph.census import assert_census
-from brixel_edge.export.judges import Features, Judge
+from brixel_edge.export.judges import Judge
 from brixel_edge.model.graph_facts import graph_facts
 from brixel_edge.model.spec import Precision, SamplerKind
 from brixel_edge.proof.parity import ParityReport
+from brixel_edge.proof.references import Outputs
 
-Compare = Callable[[Features], ParityReport]
+Compare = Callable[[Sequence[Outputs]], ParityReport]
 
 
 @dataclass(kw_only=True)
@@ -28,7 +29,7 @@ class Prover:
 
     Attributes:
         photographs: that are compared.
-        compare: features of all of them with what PyTorch made of them.
+        compare: outputs of all of them with what PyTorch made of them.
         watch: is told what it takes.
         say: called with one line per step.
     """
@@ -49,8 +50,8 @@ class Prover:
         census = assert_census(model, precision)
         self.say(f"comparing {path.name} with PyTorch on {len(self.photographs.pixels)} photographs")
         with self.watch.timed("parity"):
-            features = {judge.name: judge.features(path, self.photographs.pixels) for judge in judges}
-        reports = {name: self.compare(candidates) for name, candidates in features.items()}
+            outputs = {judge.name: judge.outputs(path, self.photographs.pixels) for judge in judges}
+        reports = {name: self.compare(candidates) for name, candidates in outputs.items()}
         return FileFacts(
             sampler=sampler,
             census=census,

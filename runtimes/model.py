@@ -1,4 +1,4 @@
-"""An opened model: a BGR frame in, a FeatureMap out."""
+"""An opened model: a BGR frame in, a FeatureMap out, with the answer of the model's head where it has one."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from brixel_edge.errors import ParityError, SpecError
 from brixel_edge.image.fit import Fit, FittedImage, check_fit, fit_frame
 from brixel_edge.model.feature_space import FeatureSpace, feature_space_of
 from brixel_edge.model.features import FeatureMap
-from brixel_edge.model.spec import UNTRAINED_NOTICE, ModelSpec
+from brixel_edge.model.head import HeadSpec
+from brixel_edge.model.spec import ANSWER, FEATURES, UNTRAINED_NOTICE, ModelSpec
 from brixel_edge.runtimes.engines import AUTO
 from brixel_edge.runtimes.opening import OpenedEngine, open_engine_of_model
 from brixel_edge.runtimes.runtime import OpenVinoPrecision, Runtime, RuntimeSettings
 
 _LOG = logging.getLogger(__name__)
-OUTPUT = "features"
 
 
 class Model:
@@ -38,6 +38,7 @@ class Model:
         proof: why it may be believed on this device, for people.
         passed_over: what was to be taken before it, and why it was not.
         fit: how frames of another aspect are taken.
+        head: what it answers beside or instead of features: kind, classes, colours; None without a head.
     """
 
     def __init__(self, opened: OpenedEngine, fit: Fit) -> None:
@@ -49,6 +50,7 @@ class Model:
         self.proof = opened.runtime.evidence.text
         self.passed_over = opened.passed_over
         self.fit: Fit = fit
+        self.head: HeadSpec | None = self.spec.head
         self._runtime: Runtime | None = opened.runtime
         self._resolved = opened.resolved
 
@@ -104,8 +106,9 @@ class Model:
         runtime = self._runtime  # which a thread that closes may take away
         if runtime is None:
             raise SpecError(f"{self.name} is closed; open it again with open_model")
-        values = runtime.infer(fitted.image)[OUTPUT][0].transpose(1, 2, 0)
-        h, w = values.shape[:2]
+        outputs = {name: maps[0].transpose(1, 2, 0) for name, maps in runtime.infer(fitted.image).items()}
+        h, w = self.spec.grid
+        values = outputs[FEATURES] if self.spec.has_features else np.empty((h, w, 0), np.float32)
         view = fitted.view
         return FeatureMap(
             values=values,
@@ -117,6 +120,8 @@ class Model:
             is_after_gap=is_after_gap,
             frame_bgr=frame_bgr,
             feature_space=self.feature_space,
+            answer=None if self.head is None else outputs[ANSWER].astype(np.float32, copy=False),
+            head=self.head,
         )
 
     def warm_up(self) -> None:
@@ -127,7 +132,8 @@ class Model:
         """
         image = self.spec.image
         features = self(np.full((image.height, image.width, 3), 127, np.uint8))
-        if not np.isfinite(features.values).all():
+        given = [features.values] if features.answer is None else [features.values, features.answer]
+        if not all(np.isfinite(values).all() for values in given):
             raise ParityError(
                 f"{self.name} on {self.backend} gives NaN or Inf; use another precision, or export it again"
             )

@@ -41,7 +41,7 @@ def engine_parity(plan: Path, spec: ModelSpec, proof: Path) -> ParityReport | No
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
     proof = load_proof(Path(request["proof"]))
     with closing(open_trt(request["plan"], ModelSpec.from_json(request["spec"]))) as runtime:
-        report = proof.compare([runtime.infer(image[None])["features"] for image in proof.images])
+        report = proof.compare([runtime.infer(image[None]) for image in proof.images])
     return fields_to_json(report)
 
 

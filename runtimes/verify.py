@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from brixel_edge.errors import BackendMissing, BrixelError, BundleError, ParityError, SpecError
 from brixel_edge.image.fit import fit_frame
 from brixel_edge.model.bundle import Bundle, graph_name, open_bundle
-from brixel_edge.model.spec import UNTRAINED_NOTICE, ModelSpec
-from brixel_edge.proof.parity import GATES, ParityReport, cell_cosines, compare
+from brixel_edge.model.spec import ANSWER, FEATURES, UNTRAINED_NOTICE, ModelSpec
+from brixel_edge.proof.parity import GATES, ParityReport
 from brixel_edge.proof.photographs import faultless_looking
 from brixel_edge.proof.proof import PROOF_NAME, Proof, load_proof
+from brixel_edge.proof.references import Outputs
 from brixel_edge.runtimes.engines import Engine, engines_of_folder, open_runtime
-from brixel_edge.runtimes.pictures.difference import Comparison, write_difference_map
+from brixel_edge.runtimes.pictures.difference import Comparison, errors_of, write_difference_map
 from brixel_edge.runtimes.runtime import RuntimeSettings
 from brixel_edge.runtimes.sources.opening import open_source
 
@@ -38,14 +39,14 @@ class Verdict:
         precision: whose gate it must pass.
         parity: None if it did not run.
         reason: why it did not run, or which gate it missed; None if it passed.
-        candidates: its maps at the cells of the proof, (1, D, rows, columns) each.
+        outputs: its maps at the cells of the proof, (1, channels, rows, columns) by name, of each image.
     """
 
     engine: str
     precision: str
     parity: ParityReport | None
     reason: str | None
-    candidates: Sequence[NDArray[np.floating]] = field(default=(), repr=False)
+    outputs: Sequence[Outputs] = field(default=(), repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -62,9 +63,12 @@ class Verdict:
         if self.parity is None:
             return f"{self.engine:<{width}}  not run: {self.reason}"
         parity, state = self.parity, "passed" if self.reason is None else "FAILED"
+        answers = "" if parity.answers is None else f", {parity.answers.line}"
+        if not parity.has_features:
+            return f"{self.engine:<{width}}{'':>41}  {state}{answers}"
         return (
             f"{self.engine:<{width}}{parity.cosine_mean:>10.6f}{parity.cosine_p01:>11.6f}"
-            f"{parity.centred_mean:>10.6f}{parity.frobenius:>10.1e}  {state}"
+            f"{parity.centred_mean:>10.6f}{parity.frobenius:>10.1e}  {state}{answers}"
         )
 
 
@@ -218,7 +222,8 @@ def _proof(bundle: Bundle, images: Path | None, threads: int | None) -> tuple[Pr
         )
     stored = load_proof(bundle.file(PROOF_NAME))
     if images is None:
-        return stored, f"PyTorch at the export, on {len(stored.names)} photographs, kept in {stored.features.dtype}"
+        kept = "" if stored.features is None else f", kept in {stored.features.dtype}"
+        return stored, f"PyTorch at the export, on {len(stored.names)} photographs{kept}"
     size = (bundle.spec.image.height, bundle.spec.image.width)
     graph = Engine(path=bundle.file(graph_name("fp32")), backend="ort", size=size, threads=threads)
     verdict = _verdict(graph, stored, is_asked_for=True)
@@ -237,56 +242,56 @@ def _proof(bundle: Bundle, images: Path | None, threads: int | None) -> tuple[Pr
         _LOG.warning("no picture of %s could show a fault (%s); the proof's join them", images, why)
         names, pixels = [*names, *stored.names], [*pixels, *(image[None] for image in stored.images)]
     pixels = np.concatenate(pixels)
-    proof = Proof(names=tuple(names), images=pixels, features=np.concatenate(_features(graph, pixels)), step=1)
+    outputs = _outputs(graph, pixels)
+    whole = {name: np.concatenate([output[name] for output in outputs]) for name in bundle.spec.outputs}
+    kind = None if bundle.spec.head is None else bundle.spec.head.kind
+    proof = Proof(
+        names=tuple(names), images=pixels, features=whole.get(FEATURES), step=1, answers=whole.get(ANSWER), kind=kind
+    )
     return proof, f"{graph.name} on this device, on {len(names)} images, after it passed on the proof"
 
 
-def _features(engine: Engine, images: NDArray[np.uint8]) -> list[NDArray[np.floating]]:
+def _outputs(engine: Engine, images: NDArray[np.uint8]) -> list[Outputs]:
     # This is the gate: an engine that would be refused at its first load is to be shown with its figures.
     settings = RuntimeSettings(threads=engine.threads, is_proven_first=False)
     with closing(open_runtime(engine.path, engine.backend, settings)) as runtime:
-        return [runtime.infer(image[None])["features"] for image in images]
+        return [runtime.infer(image[None]) for image in images]
 
 
 def _verdict(engine: Engine, proof: Proof, *, is_asked_for: bool) -> Verdict:
     """Run one engine and compare; one that cannot run here is an error only if it was asked for."""
     try:
-        candidates = [proof.on_lattice(features) for features in _features(engine, proof.images)]
+        outputs = [proof.on_lattice(output) for output in _outputs(engine, proof.images)]
     except BrixelError as error:
         if is_asked_for:
             raise
         return Verdict(engine=engine.name, precision=engine.precision, parity=None, reason=str(error))
-    parity = compare(list(proof.features[:, None]), candidates)
+    parity = proof.references.compare(outputs)
     missed = None if parity.passes(GATES[engine.precision]) else f"misses the {engine.precision} gate: "
     return Verdict(
         engine=engine.name,
         precision=engine.precision,
         parity=parity,
-        reason=missed and missed + _figures(parity),
-        candidates=candidates,
+        reason=missed and missed + parity.line,
+        outputs=outputs,
     )
 
 
-def _figures(parity: ParityReport) -> str:
-    if not parity.finite:
-        return "NaN or Inf"
-    cosines = f"cosine mean {parity.cosine_mean:.6f}, worst 1 % {parity.cosine_p01:.6f}"
-    return f"{cosines}, relative error {parity.frobenius:.1e}"
-
-
 def _write_map(path: Path, proof: Proof, verdicts: Sequence[Verdict], spec: ModelSpec) -> None:
-    """The difference map: for every engine the image on which it is worst."""
+    """The difference map: for every engine the image on which it is worst, of the features or else of the answers."""
+    name, head = (FEATURES, None) if proof.features is not None else (ANSWER, spec.head)
+    references = proof.references.features if head is None else proof.references.answers
+    assert references is not None
     rows = []
     for verdict in verdicts:
         if verdict.parity is None:
             continue
-        pairs = list(zip(proof.features[:, None], verdict.candidates, strict=True))
-        worst = int(np.argmin([np.nan_to_num(cell_cosines(*pair)).mean() for pair in pairs]))
+        pairs = [(a, output[name]) for a, output in zip(references, verdict.outputs, strict=True)]
+        worst = int(np.argmax([errors_of(*pair, head).mean() for pair in pairs]))
         image = proof.images[worst] if spec.image.channels == "BGR" else proof.images[worst][..., ::-1]
         state = "passed" if verdict.reason is None else "FAILED"
-        label = f"{verdict.engine}: {state}, {_figures(verdict.parity)} ({proof.names[worst]})"
+        label = f"{verdict.engine}: {state}, {verdict.parity.line} ({proof.names[worst]})"
         reference, candidate = pairs[worst]
-        rows.append(
-            Comparison(label=label, image_bgr=np.ascontiguousarray(image), reference=reference, candidate=candidate)
-        )
+        pixels = np.ascontiguousarray(image)
+        rows.append(Comparison(label=label, image_bgr=pixels, reference=reference, candidate=candidate, head=head))
     write_difference_map(path, rows, None if spec.trained else UNTRAINED_NOTICE)

@@ -77,6 +77,13 @@ def workshop(tmp_path_factory, photograph_paths) -> Path:
         refiner.state_dict(),
         {"adapter": "brixel", "dim": 64, "tap_layers": [0, 1, 2, 3]},
     )
+    for split in ("train", "test"):
+        for part in ("images", "labels"):
+            (folder / "camvid" / split / part).mkdir(parents=True)
+        frame = cv2.resize(cv2.imread(str(photograph_paths[0])), (96, 64))
+        cv2.imwrite(str(folder / "camvid" / split / "images" / "0.png"), frame)
+        label = np.repeat(np.arange(12, dtype=np.uint8), 8)  # eleven classes, and what is none
+        cv2.imwrite(str(folder / "camvid" / split / "labels" / "0.png"), np.tile(label, (64, 1)))
     (folder / "photos").mkdir()
     for path in photograph_paths[:2]:
         shutil.copy(path, folder / "photos")
@@ -100,7 +107,11 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 def test_export_commands_write_what_they_name(workshop):
     exports = [command for command in commands() if command.startswith("brixel-export")]
-    assert exports
+    trained = [command for command in commands() if command.startswith("brixel-eval")]
+    assert exports and trained
+    for command in trained:  # heads that the exports name
+        result = run(command, workshop)
+        assert result.returncode == 0, f"{command}: {result.stderr}"
     for command in exports:
         result = run(command, workshop)
         if "--from" in command and importlib.util.find_spec("tensorrt") is None:
@@ -263,7 +274,8 @@ def test_python_blocks_run_as_written(workshop, monkeypatch, photographs):
     with pytest.raises(Enough):
         exec("\n".join(blocks("python")), names)  # README's own text
     assert names["fm"].values.shape == (64, 64, 64)
-    assert names["heat"].shape == (64, 64)
+    assert names["heat"].shape == names["mask"].shape == (64, 64)
+    assert names["name"] in names["model"].head.classes
     row, column = np.unravel_index(names["heat"].argmax(), names["heat"].shape)
     assert (row, column) == (240 * 64 // 480, 320 * 64 // 640)
     assert all(isinstance(fm, type(followed[0])) for fm in followed)

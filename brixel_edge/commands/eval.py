@@ -47,6 +47,8 @@ examples:
   brixel-eval camvid --data camvid --model vit_small_patch16_dinov3 --backbone-weights vits16.pth \\
       --adapter adapter.safetensors --features baseline,brixel,native,equal-cost --size 256 --out results
   brixel-eval camvid --data camvid --model vits16.brixel --engine onnx-fp32 --engine onnx-int8
+  brixel-eval camvid --data camvid --model vits16.brixel --save-head probe.safetensors
+      then brixel-export ... --head probe.safetensors: a graph that gives masks
   torchrun --nproc-per-node 4 -m brixel_edge.commands.eval ade20k ...    four processes share the pictures
 """
 
@@ -94,6 +96,10 @@ def _add_probe_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--batch", metavar="N", type=int, help="default: the protocol's")
     group.add_argument("--learning-rate", metavar="RATE", type=float, help="default: the protocol's")
     group.add_argument("--limit", metavar="N", type=int, help="at most N pictures of each split")
+    group.add_argument("--save-head", metavar="FILE", type=Path,
+                       help="write the first seed's linear probe, for brixel-export --head")  # fmt: skip
+    group.add_argument("--head-kind", metavar="KIND", default="probe",
+                       help="of --save-head: probe; prototypes, one feature a class; pca-K, components")  # fmt: skip
 
 
 def _add_machine_arguments(group: argparse._ArgumentGroup) -> None:
@@ -140,6 +146,8 @@ def settings_from_arguments(arguments: argparse.Namespace) -> EvalSettings:
         threads=arguments.threads,
         out=arguments.out,
         is_receipt_written=arguments.write_receipt,
+        save_head=arguments.save_head,
+        head_kind=arguments.head_kind,
     )
 
 
@@ -154,6 +162,7 @@ def _parse_layers(text: str | None) -> tuple[int, ...] | None:
 
 def _load_torch_side() -> None:
     try:
+        import onnx  # noqa: F401
         import PIL  # noqa: F401
         import timm  # noqa: F401
         import torch  # noqa: F401

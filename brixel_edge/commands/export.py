@@ -41,6 +41,9 @@ examples:
       two model directories, vits16-256x256.brixel and vits16-320x448.brixel
   brixel-export --adapter conv --full-frame --size 1024x1024 --out frame.brixel
       the small adapter, which also reads the frame at four times the backbone's view
+  brixel-export --backbone dinov3 --backbone-weights dinov3_vits16.pth --adapter-weights adapter.safetensors \\
+      --head probe.safetensors --out street.brixel
+      a trained probe in the graph, which then gives masks: brixel-run street.brixel
   brixel-export --engine onnx-int8 --calib photographs/
   brixel-export --for jetson-orin-nano --out nano.brixel
       all graphs that the board may need; copy the directory, and on the board, where no torch is:
@@ -103,6 +106,14 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tap-layers", metavar="I,J,...", help="blocks that the adapter reads, from 0; default: the table's"
     )
+    parser.add_argument(
+        "--head",
+        metavar="FILE",
+        type=Path,
+        help="linear probe, components or prototypes of brixel-eval --save-head: the graph gives its answer instead of "
+        "the features",
+    )
+    parser.add_argument("--keep-features", action="store_true", help="of --head: the graph gives the features too")
     parser.add_argument("--seed", type=int, default=0, help="of random weights and of the choice of calibration frames")
 
 
@@ -191,8 +202,7 @@ def summary(receipt: Receipt, out: Path) -> str:
     spec = receipt.spec
     lines = [
         f"wrote {out}",
-        f"  {spec.image.height}x{spec.image.width} {spec.image.channels} uint8 -> features "
-        f"(1, {spec.dim}, {spec.grid[0]}, {spec.grid[1]})",
+        f"  {spec.image.height}x{spec.image.width} {spec.image.channels} uint8 -> {spec.outputs_line}",
     ]
     if not spec.trained:
         lines.append(f"  {UNTRAINED_NOTICE}")

@@ -26,9 +26,9 @@ from brixel_edge.model.engine_file import BuildAttempt, EngineReport
 from brixel_edge.model.receipt_sections import EngineCost, EngineRecord, Parity
 from brixel_edge.model.spec import ModelSpec, Precision
 from brixel_edge.proof.parity import ParityReport
+from brixel_edge.proof.references import Outputs
 from brixel_edge.runtimes.backends.trt import open_trt
 
-Features = list[NDArray[np.floating]]
 CompareEngine = Callable[[Path], ParityReport | None]
 
 
@@ -45,7 +45,7 @@ class EngineBuilder(Protocol):
         """
         ...
 
-    def features(self, engine: Path, images: Sequence[NDArray[np.uint8]]) -> Features | None:
+    def outputs(self, engine: Path, images: Sequence[NDArray[np.uint8]]) -> list[Outputs] | None:
         """What the engine computes; None where this machine cannot run it (built ahead of time for another)."""
         ...
 
@@ -89,8 +89,8 @@ class TensorRtBuilder:
     def _learn(self, folder: Path) -> None:
         self.caches.update({path.name: path.read_bytes() for path in folder.glob("timing.*.cache")})
 
-    def features(self, engine: Path, images: Sequence[NDArray[np.uint8]]) -> Features | None:
-        """See `EngineBuilder.features`."""
+    def outputs(self, engine: Path, images: Sequence[NDArray[np.uint8]]) -> list[Outputs] | None:
+        """See `EngineBuilder.outputs`."""
         try:
             runtime = open_trt(engine, self.spec)
         except BackendMissing:
@@ -99,7 +99,7 @@ class TensorRtBuilder:
                 return None
             raise
         try:
-            return [runtime.infer(image)["features"] for image in images]
+            return [runtime.infer(image) for image in images]
         finally:
             runtime.close()
 

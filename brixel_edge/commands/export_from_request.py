@@ -41,7 +41,7 @@ class FromRequest:
 # What the exported graph is made of was decided at its export.
 _NOT_WITH_FROM = (
     "backbone", "backbone_weights", "adapter_weights", "conv_width", "full_frame", "tap_layers", "size", "sizes", "out",
-    "sampler", "parity_images", "calib_cache",
+    "sampler", "parity_images", "calib_cache", "head", "keep_features",
 )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from brixel_edge.export.judges import default_judges
 from brixel_edge.export.ladder import lowerings_for
 from brixel_edge.machine.files import sha256_of
 from brixel_edge.model.engine_choice import EngineChoice
+from brixel_edge.model.head import Head
 from brixel_edge.model.receipt_sections import Lowering, Wanted, WeightFile, Weights
 from brixel_edge.model.spec import Half, ModelSpec, SamplerKind
 from brixel_edge.network.student import Student
@@ -65,6 +66,7 @@ class Job:
         builder: compiles the graphs; None makes graphs only.
         judges: where the float graph of a precision must pass.
         trace: writes the fp32 graph of a sampler; None traces the student.
+        head: that `spec` speaks of; None without one.
         min_speedup: what INT8 must gain over the fastest float engine of this machine; 0 takes any.
         seed: of all that is random in quantisation.
         has_bench: measure latency and memory for the receipt.
@@ -87,6 +89,7 @@ class Job:
     builder: EngineBuilder | None = None
     judges: Judges = default_judges
     trace: Trace | None = None
+    head: Head | None = None
     min_speedup: float = 0
     seed: int = 0
     has_bench: bool = False
@@ -119,7 +122,9 @@ class Job:
         return lowerings_for(precision, self.samplers[:end], bf16_samplers=self.bf16_samplers[:end])
 
 
-def job_from_request(request: ExportRequest, student: Student, spec: ModelSpec, out: Path) -> Job:
+def job_from_request(
+    request: ExportRequest, student: Student, spec: ModelSpec, out: Path, head: Head | None = None
+) -> Job:
     """Take the photographs and frames, and choose the lowerings, of one directory."""
     frames, kind = None, request.tensorrt
     if request.calib is not None:
@@ -156,12 +161,17 @@ def job_from_request(request: ExportRequest, student: Student, spec: ModelSpec, 
         ranging=ranging,
         frames=frames,
         calib_cache=request.calib_cache,
-        weights=Weights(backbone=_weight_file(request.backbone_weights), adapter=_weight_file(request.adapter_weights)),
+        weights=Weights(
+            backbone=_weight_file(request.backbone_weights),
+            adapter=_weight_file(request.adapter_weights),
+            head=None if request.head is None else _weight_file(str(request.head)),
+        ),
         samplers=samplers,
         bf16_samplers=samplers if request.sampler is not None else BF16_SAMPLERS,
         output="fp16" if request.has_half_features else None,
         keeps_opset=target is not None and needs_early_bf16(target),
         builder=builder,
+        head=head,
         min_speedup=request.min_speedup,
         seed=request.seed,
         has_bench=request.has_bench,

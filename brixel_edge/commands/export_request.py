@@ -50,6 +50,8 @@ class ExportRequest:
         settings: of the engine builder.
         seed: of random weights and of the choice of calibration frames.
         target: what TensorRT of the board it is exported for; None for this machine's.
+        head: file of a head that is added to the graph; None for none.
+        keeps_features: the graph gives the features beside the head's answer.
     """
 
     backbone: str
@@ -73,6 +75,8 @@ class ExportRequest:
     settings: EngineSettings
     seed: int
     target: BuildTarget | None = None
+    head: Path | None = None
+    keeps_features: bool = False
 
     @property
     def tensorrt(self) -> EngineKind | None:
@@ -93,6 +97,8 @@ def fill_in_board(arguments: argparse.Namespace, *, on_board: bool) -> None:
         return
     board = BOARDS[arguments.board]
     options = board.board_options if on_board else board.workstation_options
+    if _gives_answers_alone(arguments):
+        options = {name: value for name, value in options.items() if name != "features"}
     taken = {name: value for name, value in options.items() if getattr(arguments, name) is None}
     for name, value in taken.items():
         setattr(arguments, name, value)
@@ -100,6 +106,10 @@ def fill_in_board(arguments: argparse.Namespace, *, on_board: bool) -> None:
     say(f"{board.name} ({board.system}) stands for {shown}")
     if not on_board and board.engines != board.graphs:
         say(f"on the board: brixel-export --from DIR --for {board.name}")
+
+
+def _gives_answers_alone(arguments: argparse.Namespace) -> bool:
+    return arguments.head is not None and not arguments.keep_features
 
 
 def request_from_arguments(arguments: argparse.Namespace) -> ExportRequest:
@@ -144,6 +154,8 @@ def request_from_arguments(arguments: argparse.Namespace) -> ExportRequest:
         settings=engine_settings(arguments),
         seed=arguments.seed,
         target=_board_target(arguments.board),
+        head=arguments.head,
+        keeps_features=arguments.keep_features,
     )
     _check_sizes(request)
     return request
@@ -184,6 +196,13 @@ def check_engine_flags(arguments: argparse.Namespace, engines: Sequence[EngineCh
         SpecError: one of these.
     """
     named, precisions = ",".join(map(str, engines)), {engine.precision for engine in engines}
+    if arguments.keep_features and arguments.head is None:
+        raise SpecError("--keep-features is for --head FILE; without a head the features are what the graph gives")
+    if arguments.features is not None and _gives_answers_alone(arguments):
+        raise SpecError(
+            f"--features {arguments.features} is of features, which a graph with --head does not give; add "
+            "--keep-features, or leave it out"
+        )
     if arguments.features == "fp16" and "fp16" not in precisions:
         raise SpecError(f"--features fp16 needs an fp16 graph, --engine {named} makes none; use onnx-fp16")
     if arguments.calib is not None and precisions == {"fp32"}:

@@ -35,6 +35,7 @@ from brixel_edge.export.ladder import first_that_passes
 from brixel_edge.export.prove import Prover
 from brixel_edge.model.bundle import staged_directory, write_receipt
 from brixel_edge.model.engine_choice import EngineChoice
+from brixel_edge.model.head import Head
 from brixel_edge.model.receipt import Receipt
 from brixel_edge.model.receipt_sections import (
     Attempt,
@@ -46,8 +47,10 @@ from brixel_edge.model.receipt_sections import (
 )
 from brixel_edge.model.spec import UNTRAINED_NOTICE, ModelSpec
 from brixel_edge.network.backbone import load_backbone
+from brixel_edge.network.feature_origin import feature_origin_of
+from brixel_edge.network.head_file import load_head
 from brixel_edge.network.official_weights import adapter_file, backbone_file
-from brixel_edge.network.student import load_student
+from brixel_edge.network.student import Student, load_student
 from brixel_edge.proof.parity import ParityReport
 from brixel_edge.proof.proof import PROOF_NAME, proof_from_references, save_proof
 from brixel_edge.runtimes.bench.bench import Schedule, measure
@@ -72,8 +75,16 @@ def export(request: ExportRequest) -> Iterator[tuple[Path, Receipt]]:
     student = load_student(backbone, request.adapter_weights, request.adapter, seed=request.seed, conv=request.conv)
     # All sizes are refused or taken before the first is made.
     view_px = DEFAULT_VIEW_PX * student.view_scale
+    head = None if request.head is None else _head_of(request, student)
     specs = [
-        spec_from_student(student, *size, request.adapter, request.channels, name=request.backbone)
+        spec_from_student(
+            student,
+            *size,
+            request.adapter,
+            request.channels,
+            name=request.backbone,
+            head=None if head is None else head.spec,
+        )
         for size in request.sizes or ((view_px, view_px),)
     ]
     if not specs[0].trained:
@@ -82,7 +93,20 @@ def export(request: ExportRequest) -> Iterator[tuple[Path, Receipt]]:
     for spec, out in zip(specs, request.outs, strict=True):
         if len(request.outs) > 1:
             say(f"{out.name}: {spec.image.height}x{spec.image.width}")
-        yield out, export_directory(job_from_request(request, student, spec, out))
+        yield out, export_directory(job_from_request(request, student, spec, out, head))
+
+
+def _head_of(request: ExportRequest, student: Student) -> Head:
+    """The head of a file, as this graph shall have it.
+
+    Raises:
+        BundleError: no head file.
+        SpecError: a head of other features.
+    """
+    assert request.head is not None
+    head = load_head(request.head)
+    head.require_origin(feature_origin_of(student, request.backbone), str(request.head))
+    return replace(head, spec=replace(head.spec, keeps_features=request.keeps_features))
 
 
 def export_directory(job: Job) -> Receipt:
@@ -101,7 +125,9 @@ def export_directory(job: Job) -> Receipt:
     watch = Stopwatch()
     wanted = replace(job.wanted(job.engines[0]), engine=",".join(map(str, job.engines)))
     with staged_directory(job.out) as folder, failure_left(job.out, job.spec, wanted, attempts, tool_versions()):
-        reference = TorchReference(student=job.student, spec=job.spec, photographs=job.photographs, watch=watch)
+        reference = TorchReference(
+            student=job.student, spec=job.spec, photographs=job.photographs, watch=watch, head=job.head
+        )
         prover = Prover(photographs=job.photographs, compare=reference.compare, watch=watch, say=job.say)
         engines = _engine_maker(job, reference, prover)
         graphs = FloatGraphs(
@@ -114,6 +140,7 @@ def export_directory(job: Job) -> Receipt:
             keeps_opset=job.keeps_opset,
             judges=job.judges,
             trace=job.trace,
+            head=job.head,
         )
 
         # 1. Float graphs, and TensorRT's engines of them: for each engine the first lowering whose files all pass.
@@ -123,8 +150,14 @@ def export_directory(job: Job) -> Receipt:
         shutil.rmtree(graphs.folder)
 
         # 2. The proof that travels along.
+        maps = reference.maps
         proof = proof_from_references(
-            job.photographs.names, job.photographs.pixels, reference.features, ranging=job.ranging.pixels
+            job.photographs.names,
+            job.photographs.pixels,
+            maps.features,
+            ranging=job.ranging.pixels,
+            answers=maps.answers,
+            kind=maps.kind,
         )
         save_proof(proof, folder / PROOF_NAME)
 
@@ -192,8 +225,8 @@ def _engine_maker(job: Job, reference: TorchReference, prover: Prover) -> Engine
         return None
 
     def compared(engine: Path) -> ParityReport | None:
-        features = builder.features(engine, job.photographs.pixels)
-        return None if features is None else reference.compare(features)
+        outputs = builder.outputs(engine, job.photographs.pixels)
+        return None if outputs is None else reference.compare(outputs)
 
     return EngineMaker(
         builder=builder, compare=compared, photographs=job.photographs.names, watch=prover.watch, say=job.say

@@ -120,9 +120,10 @@ def _spec_lines(spec: ModelSpec) -> list[str]:
     lines = [
         f"{spec.backbone} with adapter {spec.adapter}, patch {spec.patch_px} px, reads layers "
         f"{', '.join(map(str, spec.tap_layers))}; licence of the weights: {spec.licence}",
-        f"image uint8 (1, {image.height}, {image.width}, 3) {image.channels} -> features "
-        f"(1, {spec.dim}, {spec.grid[0]}, {spec.grid[1]})",
+        f"image uint8 (1, {image.height}, {image.width}, 3) {image.channels} -> {spec.outputs_line}",
     ]
+    if spec.head is not None and spec.head.classes:
+        lines.append(f"classes: {', '.join(spec.head.classes)}")
     return lines if spec.trained else [*lines, UNTRAINED_NOTICE]
 
 
@@ -130,7 +131,8 @@ def _figures_line(name: str, figures: Figures) -> str:
     cosines = (figures.cosine_mean, figures.cosine_p01, figures.centred_mean)
     shown = "".join(f"{'none':>11}" if cosine is None else f"{cosine:>11.6f}" for cosine in cosines)
     error = f"{'none':>10}" if figures.frobenius is None else f"{figures.frobenius:>10.1e}"
-    return f"  {name:<48}{shown}{error}  {figures.backend}"
+    answers = "" if figures.answers is None else f"; {figures.answers.line}"
+    return f"  {name:<48}{shown}{error}  {figures.backend}{answers}"
 
 
 def _totals(kinds: dict[str, dict[str, int]]) -> str:

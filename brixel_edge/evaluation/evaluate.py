@@ -14,8 +14,10 @@ from typing import Any
 
 import torch
 
+from brixel_edge.errors import SpecError
 from brixel_edge.evaluation.costs import milliseconds
 from brixel_edge.evaluation.fitting import Target, TrainingSet, own_share, shown, target_of, trained_probe
+from brixel_edge.evaluation.heads import Material, head_of_probe, made_head, parse_components
 from brixel_edge.evaluation.kinds import feature_kinds
 from brixel_edge.evaluation.layouts.files import read_picture
 from brixel_edge.evaluation.metrics import Metric, Scores, metric_of
@@ -29,6 +31,9 @@ from brixel_edge.evaluation.settings import EvalSettings
 from brixel_edge.evaluation.sources import EngineSource, FeatureKind, FeatureSource, Size
 from brixel_edge.evaluation.store import FeatureStore, check_store_fits, map_bytes
 from brixel_edge.evaluation.tasks import open_labelled, open_videos, task_of
+from brixel_edge.model.head import Head
+from brixel_edge.model.json_form import fields_to_json
+from brixel_edge.network.head_file import save_head
 from brixel_edge.training.processes import Processes, joined_processes
 
 logger = logging.getLogger(__name__)
@@ -79,12 +84,14 @@ class _Probing:
         data = open_labelled(settings.task, settings.data, as_authors=protocol.has_faults)
         self._data: LabelledData = data.limited(settings.limit)
         self._metric: Metric = metric_of(self._data, has_authors_faults=protocol.has_faults)
+        self._head: Head | None = None
 
     def record(self) -> dict[str, Any]:
         """Everything, in order."""
         example = prepared(self._data.train[0], self._settings.view, self._protocol)
         kinds = feature_kinds(self._settings, self._device, example.view)
         try:
+            self._check_head(kinds)
             times = milliseconds(kinds, example.frame, example.view, self._protocol.kernel)
             self._check_fits(kinds)
             targets = self._targets()
@@ -99,15 +106,32 @@ class _Probing:
             for source, _ in _by_source(kinds):
                 source.close()
         counts = {"train": len(self._data.train), "test": len(self._data.test)}
-        facts = {"probe": "light" if self._is_light else "linear", "view": list(example.view)}
+        facts = {"probe": "light" if self._settings.is_probe_light else "linear", "view": list(example.view)}
+        if self._head is not None:
+            facts["head"] = {"file": str(self._settings.save_head), **fields_to_json(self._head.spec)}
         rows.sort(key=lambda row: [kind.name for kind in kinds].index(row.name))
         return record_of(self._settings, self._protocol, self._metric, rows, counts, self._processes.world, facts)
 
-    @property
-    def _is_light(self) -> bool:
-        if self._settings.probe == "auto":
-            return self._data.kind != "segmentation"
-        return self._settings.probe == "light"
+    def _check_head(self, kinds: Sequence[FeatureKind]) -> None:
+        """Refuse a head that could not be saved, before features are computed.
+
+        Raises:
+            SpecError: of several rows, or of features without a model.
+        """
+        if self._settings.save_head is None:
+            return
+        if len(kinds) > 1:
+            names = ", ".join(kind.name for kind in kinds)
+            raise SpecError(f"--save-head is for one kind of features, here are {names}; name one with --features")
+        origin = self._material(kinds[0], None, {}).require_origin()
+        components = parse_components(self._settings.head_kind)
+        if components is not None and components > origin.dim:
+            raise SpecError(
+                f"--head-kind pca-{components}: there are {origin.dim} channels; give pca-1 to pca-{origin.dim}"
+            )
+
+    def _material(self, kind: FeatureKind, store: FeatureStore | None, targets: dict[int, Target]) -> Material:
+        return Material(data=self._data, kind=kind, store=store, targets=targets, processes=self._processes)
 
     def _check_fits(self, kinds: Sequence[FeatureKind]) -> None:
         """On disk all sources' features stay, in memory one source's at a time."""
@@ -157,15 +181,15 @@ class _Probing:
         probe = trained_probe(
             TrainingSet(count=len(train.samples), targets=targets[seed], store=train.store),
             kind,
-            Probe(dim, outputs, self._data.kind, is_light=self._is_light, seed=seed),
+            Probe(dim, outputs, self._data.kind, is_light=self._settings.is_probe_light, seed=seed),
             self._protocol,
             self._processes,
             device=self._device,
             seed=seed,
         )
         scores = self._score(probe, kind, test)
-        if seed == 0 and self._processes.is_first and self._settings.out is not None:
-            self._keep(probe, kind, scores)
+        if seed == 0:
+            self._keep(probe, kind, scores, self._material(kind, train.store, targets[seed]))
         return scores
 
     def _score(self, probe: Probe, kind: FeatureKind, test: _Split) -> Scores:
@@ -185,15 +209,27 @@ class _Probing:
             total = total.plus(other)
         return self._metric.scores(total)
 
-    def _keep(self, probe: Probe, kind: FeatureKind, scores: Scores) -> None:
-        assert self._settings.out is not None
+    def _keep(self, probe: Probe, kind: FeatureKind, scores: Scores, material: Material) -> None:
+        """Write the first seed's probe, as a head where it is one, and the head that was asked for."""
         facts = {
             "task": self._settings.task,
             "classes": list(self._data.classes),
             "features": kind.name,
             "scores": {name: value for name, value in scores.values.items() if value == value},
         }
-        save_probe(probe_path(self._settings.out, kind.name), probe, facts)
+        if self._settings.save_head is not None:
+            self._head = made_head(self._settings.head_kind, probe, material)
+            # Scores are the probe's; components and prototypes have none.
+            told = facts if self._settings.head_kind == "probe" else {**facts, "scores": {}}
+            if self._processes.is_first:
+                save_head(self._settings.save_head, self._head, told)
+        if self._settings.out is None or not self._processes.is_first:
+            return
+        path = probe_path(self._settings.out, kind.name)
+        if material.makes_heads and probe.is_linear and probe.kind != "normals":
+            save_head(path, head_of_probe(probe, material), facts)
+        else:
+            save_probe(path, probe, facts)
 
 
 def probe_path(out: Path, name: str) -> Path:

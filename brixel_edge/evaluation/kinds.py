@@ -19,15 +19,17 @@ from brixel_edge.evaluation.sources import (
     Size,
     TorchSource,
     TwoScales,
-    digest_of_module,
     parse_engine,
     size_of_equal_cost,
 )
+from brixel_edge.export.graph.flops import gflop_of_engine
 from brixel_edge.machine.files import sha256_of
 from brixel_edge.model.adapters import check_multiple
+from brixel_edge.model.head import FeatureOrigin
 from brixel_edge.model.spec import AdapterKind
 from brixel_edge.network.adapter import BrixelRefiner
 from brixel_edge.network.backbone import Backbone, load_backbone
+from brixel_edge.network.feature_origin import digest_of_module, feature_origin_of
 from brixel_edge.network.flops import count_gflop
 from brixel_edge.network.official_weights import adapter_file
 from brixel_edge.network.student import UPSCALE, Student, load_student
@@ -66,7 +68,7 @@ def feature_kinds(settings: EvalSettings, device: torch.device, view: Size) -> l
     students = [_adapted(backbone, path) for path in settings.adapters]
     if any(isinstance(entry.student.refiner, BrixelRefiner) for entry in students):
         check_multiple(*view, 2 * backbone.spec.patch_px)
-    return _Loaded(backbone, students, device, view).kinds(settings.features)
+    return _Loaded(settings.model, backbone, students, device, view).kinds(settings.features)
 
 
 def _adapted(backbone: Backbone, path: str) -> _Adapted:
@@ -86,25 +88,31 @@ def _name_of(path: Path) -> str:
 class _Loaded:
     """A backbone and its students, from which kinds are made."""
 
-    def __init__(self, backbone: Backbone, students: list[_Adapted], device: torch.device, view: Size) -> None:
+    def __init__(
+        self, name: str, backbone: Backbone, students: list[_Adapted], device: torch.device, view: Size
+    ) -> None:
+        self._name = name
         self._backbone, self._students, self._device, self._view = backbone, students, device, view
         self._digest = digest_of_module(backbone) + f" taps {backbone.spec.tap_layers[-1]}"
 
     def kinds(self, names: tuple[Features, ...]) -> list[FeatureKind]:
         names = names or (WITH_ADAPTER if self._students else DEFAULT_FEATURES)
-        coarse = self._source(LastMap(self._backbone), "last map", _times(1))
+        plain = feature_origin_of(Student(self._backbone, None), self._name)
+        coarse = self._source(LastMap(self._backbone), "last map", _times(1), plain)
         simple: dict[str, Callable[[], list[FeatureKind]]] = {
             "baseline": lambda: [FeatureKind(name="baseline", source=coarse, enlarge=UPSCALE)],
             "logits": lambda: [FeatureKind(name="logits", source=coarse)],
             "probabilities": lambda: [FeatureKind(name="probabilities", source=coarse, mixes_probabilities=True)],
-            "native": lambda: [self._kind("native", LastMap(self._backbone), "last map", _times(UPSCALE))],
+            "native": lambda: [self._kind("native", LastMap(self._backbone), "last map", _times(UPSCALE), plain)],
             "s2": lambda: [self._kind("s2", TwoScales(self._backbone), "two scales", _times(2))],
             "brixel": lambda: [self._brixel(entry) for entry in self._students],
-            "equal-cost": lambda: [self._equal_cost(entry) for entry in self._students],
+            "equal-cost": lambda: [self._equal_cost(entry, plain) for entry in self._students],
         }
         return [kind for name in dict.fromkeys(names) for kind in simple[name]()]
 
-    def _source(self, module: nn.Module, what: str, sizes: Callable[[Size], Size]) -> TorchSource:
+    def _source(
+        self, module: nn.Module, what: str, sizes: Callable[[Size], Size], origin: FeatureOrigin | None
+    ) -> TorchSource:
         spec = self._backbone.spec
         return TorchSource(
             module,
@@ -113,16 +121,25 @@ class _Loaded:
             sizes=sizes,
             identity=f"{what} of {self._digest}",
             device=self._device,
+            origin=origin,
         )
 
-    def _kind(self, name: str, module: nn.Module, what: str, sizes: Callable[[Size], Size]) -> FeatureKind:
-        return FeatureKind(name=name, source=self._source(module, what, sizes))
+    def _kind(
+        self,
+        name: str,
+        module: nn.Module,
+        what: str,
+        sizes: Callable[[Size], Size],
+        origin: FeatureOrigin | None = None,
+    ) -> FeatureKind:
+        return FeatureKind(name=name, source=self._source(module, what, sizes, origin))
 
     def _brixel(self, entry: _Adapted) -> FeatureKind:
         sizes = _times(entry.student.view_scale)
-        return self._kind(f"brixel:{entry.name}", entry.student, f"adapter {entry.identity}", sizes)
+        origin = feature_origin_of(entry.student, self._name)
+        return self._kind(f"brixel:{entry.name}", entry.student, f"adapter {entry.identity}", sizes, origin)
 
-    def _equal_cost(self, entry: _Adapted) -> FeatureKind:
+    def _equal_cost(self, entry: _Adapted, origin: FeatureOrigin) -> FeatureKind:
         module, view = LastMap(self._backbone), self._view
 
         def cost(size: Size) -> float:
@@ -131,7 +148,7 @@ class _Loaded:
         scale = entry.student.view_scale
         budget = count_gflop(entry.student, torch.empty(1, 3, view[0] * scale, view[1] * scale))
         size = size_of_equal_cost(cost, budget, view, self._backbone.spec.patch_px)
-        return self._kind(f"equal-cost:{entry.name}", module, "last map", self._in_proportion(size))
+        return self._kind(f"equal-cost:{entry.name}", module, "last map", self._in_proportion(size), origin)
 
     def _in_proportion(self, size: Size) -> Callable[[Size], Size]:
         """Other views are enlarged as the common one is to `size`."""
@@ -160,6 +177,17 @@ def _engines(settings: EvalSettings) -> list[FeatureKind]:
     for name in settings.engines or ("default",):
         choice = {} if name == "default" else parse_engine(name)
         model = open_model(path, threads=settings.threads, **choice)
+        if not model.spec.has_features:
+            model.close()
+            raise SpecError(
+                f"{path} gives its head's answer alone, so there are no features to score; export it with "
+                "--keep-features"
+            )
         identity = f"engine {sha256_of(model.path)[:32]} on {model.backend}"
-        kinds.append(FeatureKind(name=f"engine:{name}", source=EngineSource(model, identity, model.path.name)))
+        kinds.append(
+            FeatureKind(
+                name=f"engine:{name}",
+                source=EngineSource(model, identity, model.path.name, gflop_of_engine(model.path)),
+            )
+        )
     return kinds

@@ -21,13 +21,12 @@ from torch.nn import functional
 
 from brixel_edge.evaluation.samples import Kind
 from brixel_edge.machine.files import replacing
+from brixel_edge.model.head import LOG_DEPTH_LIMITS
 
 HIDDEN = 128
 PROBE_KEY = "brixel_probe"
 # Rows that are enlarged at a time hold at most so many numbers: 150 classes of a 4-megapixel picture are 2.4 GB.
 STRIP_NUMBERS = 32 << 20
-# Log depth beyond which exp is of no use: 0.1 mm to 3 km.
-LOG_DEPTH_LIMITS = (-9.0, 8.0)
 
 
 class Probe(nn.Module):

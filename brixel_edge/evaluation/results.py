@@ -181,6 +181,9 @@ def table(record: dict[str, Any]) -> str:
         f"{record['probe']} probe, {count}, {record['seeds']} seed{'s' if record['seeds'] > 1 else ''}; "
         "ms: one picture on this machine, for comparison within this table only",
     ]
+    if "head" in record:
+        head = record["head"]
+        lines += ["", f"head: {head['file']} ({head['kind']}, {head['outputs']} outputs), for brixel-export --head"]
     return "\n".join(lines + _class_table(record))
 
 

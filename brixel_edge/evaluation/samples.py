@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brixel_edge.errors import DataError
+from brixel_edge.model.head import Colour
 
 Kind = Literal["segmentation", "depth", "normals"]
 Label = NDArray[np.uint8] | NDArray[np.float32]
@@ -46,6 +47,7 @@ class LabelledData:
         test: and scored on these.
         classes: names, of a segmentation.
         depth_range_m: (nearest, farthest) depth that counts [m]; predictions are clipped to it.
+        colours: of the classes, (R, G, B), where the publisher has some.
     """
 
     kind: Kind
@@ -53,6 +55,7 @@ class LabelledData:
     test: tuple[Sample, ...]
     classes: tuple[str, ...] = ()
     depth_range_m: tuple[float, float] = (1e-3, 10.0)
+    colours: tuple[Colour, ...] = ()
 
     def __post_init__(self) -> None:
         for split, samples in (("training", self.train), ("test", self.test)):
@@ -63,13 +66,7 @@ class LabelledData:
         """At most `count` pictures of each split, evenly spread over it."""
         if count is None:
             return self
-        return LabelledData(
-            kind=self.kind,
-            train=_spread(self.train, count),
-            test=_spread(self.test, count),
-            classes=self.classes,
-            depth_range_m=self.depth_range_m,
-        )
+        return replace(self, train=_spread(self.train, count), test=_spread(self.test, count))
 
 
 def _spread(samples: tuple[Sample, ...], count: int) -> tuple[Sample, ...]:

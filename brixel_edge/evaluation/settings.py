@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -93,6 +94,8 @@ class EvalSettings:
         threads: of the CPU; None leaves it to torch.
         out: folder of the results; None writes none.
         is_receipt_written: add the scores of engines to the model directory's receipt.
+        save_head: file of a head to write, of the only row; None writes none.
+        head_kind: of that head: `probe`, `prototypes` (the mean feature of each class) or `pca-K` (components).
     """
 
     task: str
@@ -117,6 +120,8 @@ class EvalSettings:
     threads: int | None = None
     out: Path | None = None
     is_receipt_written: bool = False
+    save_head: Path | None = None
+    head_kind: str = "probe"
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:
@@ -135,6 +140,8 @@ class EvalSettings:
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise SpecError(f"--learning-rate {self.learning_rate} is not above 0")
         self._check_features()
+        self._check_head()
+        self._check_targets()
 
     @property
     def is_model_directory(self) -> bool:
@@ -147,6 +154,42 @@ class EvalSettings:
         if self.is_model_directory or self.model not in BACKBONES:
             return self.size.for_patch(USUAL_PATCH_PX)
         return self.size.for_patch(BACKBONES[self.model].patch_px)
+
+    @property
+    def is_probe_light(self) -> bool:
+        """Whether the probe has a hidden layer."""
+        if self.probe == "auto":
+            return TASKS[self.task].kind != "segmentation"
+        return self.probe == "light"
+
+    def _check_head(self) -> None:
+        kind, what = TASKS[self.task].kind, self.head_kind
+        if what not in ("probe", "prototypes") and not re.fullmatch(r"pca-[1-9]\d*", what):
+            raise SpecError(f"--head-kind {what!r} is not probe, prototypes or pca-K, for instance pca-3")
+        if self.save_head is None:
+            if what != "probe":
+                raise SpecError(f"--head-kind {what} needs --save-head FILE")
+            return
+        if self.save_head.suffix != ".safetensors":
+            raise SpecError(f"--save-head {self.save_head} is a safetensors file; name it so, as probe.safetensors")
+        if not self.save_head.absolute().parent.is_dir():
+            raise SpecError(f"there is no folder {self.save_head.parent} for --save-head; make it first")
+        if kind == "video" or (what == "probe" and kind == "normals"):
+            raise SpecError(f"--save-head is for classes and depth; {self.task} has {kind}")
+        if what == "prototypes" and kind != "segmentation":
+            raise SpecError(f"--head-kind prototypes is for classes; {self.task} has {kind}")
+        if what == "probe" and self.is_probe_light:
+            raise SpecError(f"a probe with a hidden layer is no head; add --probe linear to {self.task}")
+
+    def _check_targets(self) -> None:
+        """What cannot be written is known before the hours of an evaluation."""
+        for flag, folder in (("--out", self.out), ("--cache", self.cache)):
+            if folder is not None and folder.exists() and not folder.is_dir():
+                raise SpecError(f"{flag} {folder} is a file; name a folder")
+        if self.is_receipt_written and not os.access(self.model, os.W_OK):
+            raise SpecError(
+                f"--write-receipt: {self.model} cannot be written to; copy the model directory, or leave it out"
+            )
 
     def _check_features(self) -> None:
         unknown = [name for name in self.features if name not in get_args(Features)]

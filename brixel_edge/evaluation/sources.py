@@ -5,7 +5,6 @@ Every kind answers the same questions: how large a picture it wants, what map it
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -19,6 +18,7 @@ from torch.nn import functional
 
 from brixel_edge.errors import SpecError
 from brixel_edge.image.resize import resize_image
+from brixel_edge.model.head import FeatureOrigin
 from brixel_edge.network.flops import count_gflop
 from brixel_edge.runtimes.model import Model
 
@@ -31,9 +31,11 @@ class FeatureSource(Protocol):
 
     Attributes:
         identity: names what is computed, weights and all, for the cache.
+        origin: of its features; None where no exported model gives such, or it does not say.
     """
 
     identity: str
+    origin: FeatureOrigin | None
 
     def input_size(self, view: Size) -> Size:
         """(height, width) of the picture it is fed, for a student's view of `view` [px]."""
@@ -73,6 +75,7 @@ class TorchSource:
         sizes: from the student's view to the network's input [px].
         identity: see `FeatureSource`.
         device: where it runs.
+        origin: see `FeatureSource`.
     """
 
     def __init__(
@@ -84,8 +87,9 @@ class TorchSource:
         sizes: Callable[[Size], Size],
         identity: str,
         device: torch.device,
+        origin: FeatureOrigin | None = None,
     ) -> None:
-        self.identity = identity
+        self.identity, self.origin = identity, origin
         self._module, self._sizes, self._device = module.eval().to(device), sizes, device
         self._mean, self._std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (mean, std))
         self._shapes: dict[Size, tuple[int, int, int]] = {}
@@ -125,10 +129,12 @@ class EngineSource:
         model: opened; closed with the source.
         identity: see `FeatureSource`.
         file: name of the graph or engine that runs.
+        gflop: of one picture; None where that cannot be told.
     """
 
-    def __init__(self, model: Model, identity: str, file: str) -> None:
-        self.identity, self._model = identity, model
+    def __init__(self, model: Model, identity: str, file: str, gflop: float | None) -> None:
+        self.identity, self._model, self._gflop = identity, model, gflop
+        self.origin = model.spec.feature_origin
         self.file, self.backend = file, model.backend
 
     def input_size(self, view: Size) -> Size:
@@ -147,8 +153,8 @@ class EngineSource:
         return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1), np.float32))
 
     def gflop(self, view: Size) -> float | None:
-        """Not known of a graph."""
-        return None
+        """As `FeatureSource`."""
+        return self._gflop
 
     def close(self) -> None:
         """Close the engine."""
@@ -211,15 +217,6 @@ class TwoScales(nn.Module):
         ]
         fine = torch.cat(rows, dim=-2)
         return torch.cat((self.single(small), functional.avg_pool2d(fine, 2)), dim=1)
-
-
-def digest_of_module(module: nn.Module) -> str:
-    """Names a network by its weights."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if value.numel() else b"")
-    return digest.hexdigest()[:32]
 
 
 def size_of_equal_cost(cost: Callable[[Size], float], budget: float, view: Size, patch_px: int) -> Size:

@@ -54,7 +54,7 @@ def check_graph_of_receipt(path: Path, spec: ModelSpec) -> None:
 
 
 def check_tensors_of_graph(path: Path, spec: ModelSpec) -> None:
-    """Refuse a graph whose input or features have another type or shape than its spec says.
+    """Refuse a graph whose input or outputs have another type or shape than its spec says.
 
     Raises:
         BundleError: they have.
@@ -63,10 +63,10 @@ def check_tensors_of_graph(path: Path, spec: ModelSpec) -> None:
     image = (1, spec.image.height, spec.image.width, 3)
     if len(inputs) != 1 or inputs[0].dtype != "uint8" or inputs[0].shape != image:
         raise BundleError(f"{path} takes {_told(inputs)}, its spec says one uint8 {image}; export it again")
-    features = (1, spec.dim, *spec.grid)
-    found = [output for output in outputs if output.name == "features"]
-    if not found or found[0].dtype not in _FLOATS or found[0].shape != features:
-        raise BundleError(f"{path} gives {_told(outputs)}, its spec says float features {features}; export it again")
+    found = {output.name: output for output in outputs}
+    for name, shape in spec.outputs.items():
+        if name not in found or found[name].dtype not in _FLOATS or found[name].shape != shape:
+            raise BundleError(f"{path} gives {_told(outputs)}, its spec says float {name} {shape}; export it again")
 
 
 def _told(tensors: tuple[TensorFacts, ...]) -> str:

@@ -16,7 +16,6 @@ from pathlib import Path
 from brixel_edge.errors import BundleError
 from brixel_edge.machine.files import sha256_of
 from brixel_edge.model.bundle import MANIFEST_NAME, Bundle, ResolvedModel, graph_name, open_bundle
-from brixel_edge.model.json_form import fields_to_json
 from brixel_edge.model.onnx_file import DIGEST_KEY, read_onnx_metadata
 from brixel_edge.model.receipt import Receipt
 
@@ -28,7 +27,8 @@ class FeatureSpace:
     Attributes:
         model: its name, for people.
         dim: D, the width of a feature.
-        digests: of the weights, of the fp32 graph; one in common is enough, for a bare graph knows no weight files.
+        digests: of what decides a feature, of the weights, of the fp32 graph; one in common is enough, for graphs of
+            earlier releases know the last alone.
     """
 
     model: str
@@ -54,6 +54,8 @@ def feature_space_of(resolved: ResolvedModel) -> FeatureSpace:
     """
     bundle = open_bundle(resolved.root) if resolved.root is not None else _bundle_around(resolved.graph)
     digests = _of_bundle(bundle) if bundle is not None else (_of_graph(resolved.graph),)
+    if resolved.spec.feature_digest is not None:  # whatever the image's size, and whether a head is there
+        digests = (f"features:{resolved.spec.feature_digest}", *digests)
     return FeatureSpace(model=resolved.name, dim=resolved.spec.dim, digests=digests)
 
 
@@ -87,7 +89,7 @@ def _of_weights(receipt: Receipt) -> str | None:
     record = {
         "backbone": spec.backbone, "patch_px": spec.patch_px, "dim": spec.dim, "tap_layers": list(spec.tap_layers),
         "adapter": spec.adapter, "mean": list(spec.image.mean), "std": list(spec.image.std),
-        "weights": [file and file["sha256"] for file in fields_to_json(weights).values()],
+        "weights": [file and file.sha256 for file in (weights.backbone, weights.adapter)],
     }  # fmt: skip
     return f"weights:{_sha256_of_json(record)}"
 

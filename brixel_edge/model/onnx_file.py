@@ -22,7 +22,7 @@ from brixel_edge.model.spec import ModelSpec
 
 SPEC_KEY = "brixel.spec"
 DIGEST_KEY = "brixel.sha256"
-INPUT_NAME, OUTPUT_NAME = "image", "features"
+INPUT_NAME = "image"
 
 # Field numbers of onnx.proto: ModelProto.metadata_props, ModelProto.graph, StringStringEntryProto.{key, value}.
 _METADATA_FIELD, _GRAPH_FIELD = 14, 7

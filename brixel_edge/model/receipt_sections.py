@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from brixel_edge.errors import BundleError
 from brixel_edge.model.engine_file import EngineReport
+from brixel_edge.model.head import HeadKind
 from brixel_edge.model.json_form import fields_to_json
 from brixel_edge.model.spec import ModelSpec, Precision, SamplerKind
 
@@ -40,10 +41,11 @@ class WeightFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """Where the weights came from; None for random ones and for timm's hub."""
+    """Where the weights came from; None for random ones, for timm's hub, and for no head."""
 
     backbone: WeightFile | None
     adapter: WeightFile | None
+    head: WeightFile | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,8 +125,37 @@ class Islands:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AnswerFigures:
+    """How far a head's answers are from those on PyTorch's features.
+
+    Attributes:
+        kind: of the head.
+        agreement: share of the cells with PyTorch's class; None where there are no classes.
+        error: of depth: mean of |d / d' - 1|; else ||candidate - reference|| / ||reference - its mean||.
+        finite: no NaN and no Inf; else there are no figures.
+    """
+
+    kind: HeadKind
+    agreement: float | None
+    error: float | None
+    finite: bool = True
+
+    @property
+    def line(self) -> str:
+        """For people."""
+        if not self.finite or self.error is None:
+            return "answers of NaN or Inf"
+        if self.agreement is not None:
+            return f"classes agree {self.agreement:.3%}, error {self.error:.1e}"
+        return f"{'depth' if self.kind == 'depth' else 'components'} off by {self.error:.1e}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Figures:
-    """How far a file's features are from PyTorch's on one backend; None where they are not finite."""
+    """How far a file's outputs are from PyTorch's on one backend.
+
+    Those of the features are None where they are not finite, and where the file gives a head's answer alone.
+    """
 
     backend: str
     cosine_mean: float | None
@@ -135,6 +166,7 @@ class Figures:
     finite: bool
     images: int
     norm_error: float | None = None
+    answers: AnswerFigures | None = None
 
     def __post_init__(self) -> None:
         numbers = (
@@ -151,8 +183,12 @@ class Figures:
     @property
     def line(self) -> str:
         """For people."""
-        mean, worst, error = (math.nan if n is None else n for n in (self.cosine_mean, self.cosine_p01, self.frobenius))
-        return f"cosine mean {mean:.6f}, worst 1 % {worst:.6f}, relative error {error:.1e}"
+        parts = [] if self.answers is None else [self.answers.line]
+        if self.cosine_mean is not None or self.answers is None:
+            figures = (self.cosine_mean, self.cosine_p01, self.frobenius)
+            mean, worst, error = (math.nan if number is None else number for number in figures)
+            parts = [f"cosine mean {mean:.6f}, worst 1 % {worst:.6f}, relative error {error:.1e}", *parts]
+        return ", ".join(parts)
 
 
 @dataclass(frozen=True, kw_only=True)

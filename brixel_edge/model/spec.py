@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from brixel_edge.errors import BundleError, SpecError
+from brixel_edge.model.head import FeatureOrigin, HeadSpec
 from brixel_edge.model.json_form import fields_from_json, fields_to_json
 
 ChannelOrder = Literal["BGR", "RGB"]
@@ -24,6 +25,7 @@ Half = Literal["fp16", "bf16"]
 SamplerKind = Literal["gridsample", "gather", "materialised"]
 
 SPEC_VERSION = 1
+FEATURES, ANSWER = "features", "head"  # names of a graph's outputs
 UNTRAINED_NOTICE = "untrained weights: speed and parity are real, the features are not"
 
 
@@ -80,6 +82,8 @@ class ModelSpec:
         grid: (h, w) of the output `features` (1, D, h, w).
         licence: of the weights, as their publisher names it.
         trained: False for seeded random weights; then every place that shows features says so.
+        feature_digest: of everything that decides a feature, so that a head knows its own; None in earlier releases.
+        head: what the graph answers; None where it gives the features alone.
     """
 
     backbone: str
@@ -91,6 +95,8 @@ class ModelSpec:
     grid: tuple[int, int]
     licence: str
     trained: bool = True
+    feature_digest: str | None = field(default=None, compare=False)
+    head: HeadSpec | None = None
 
     def __post_init__(self) -> None:
         if self.adapter not in get_args(AdapterKind):
@@ -111,6 +117,40 @@ class ModelSpec:
     def digest(self) -> str:
         """sha256 of this spec, by which features are known to be of it."""
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+
+    @property
+    def has_features(self) -> bool:
+        """Whether the graph gives the features themselves."""
+        return self.head is None or self.head.keeps_features
+
+    @property
+    def outputs(self) -> dict[str, tuple[int, int, int, int]]:
+        """Shape of each output of the graph, in order."""
+        shapes = {}
+        if self.has_features:
+            shapes[FEATURES] = (1, self.dim, *self.grid)
+        if self.head is not None:
+            shapes[ANSWER] = (1, self.head.outputs, *self.grid)
+        return shapes
+
+    @property
+    def outputs_line(self) -> str:
+        """For people: `features (1, 384, 64, 64), head (1, 11, 64, 64): 11 classes`."""
+        shapes = ", ".join(f"{name} {shape}" for name, shape in self.outputs.items())
+        return shapes if self.head is None else f"{shapes}: {self.head.label}"
+
+    @property
+    def feature_origin(self) -> FeatureOrigin | None:
+        """The features that the model gives; None for a graph of an earlier release, which does not say."""
+        if self.feature_digest is None:
+            return None
+        return FeatureOrigin(
+            digest=self.feature_digest,
+            backbone=self.backbone,
+            adapter=self.adapter,
+            dim=self.dim,
+            tap_layers=self.tap_layers,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """This spec as plain JSON values, with the version of the form."""

@@ -244,6 +244,8 @@ class BrixelHead(nn.Module):
         self.mix = nn.Conv2d(HEAD_WIDTH, HEAD_WIDTH, 3, padding=1, groups=MIX_GROUPS)
         self.head_norm = ChannelNorm(HEAD_WIDTH)
         self.out_conv = nn.Conv2d(HEAD_WIDTH, dim, 1)
+        # What is taken of the backbone's map: all of it, or an answer that an export folds in (see `network.head`).
+        self.project: nn.Module = nn.Identity()
 
     def forward(self, refined: Tensor, base: Tensor) -> Tensor:
         """Fuse.
@@ -260,7 +262,7 @@ class BrixelHead(nn.Module):
         # Each block has a residual of its own, and the trunk one around all three (found against the authors' outputs).
         x = self.mix(x + self.trunk(x))
         halved = resize_map(base, height // 2, width // 2)
-        return self.out_conv(self.head_norm(x)) + resize_map(halved, 4 * height, 4 * width)
+        return self.out_conv(self.head_norm(x)) + resize_map(self.project(halved), 4 * height, 4 * width)
 
 
 class BrixelRefiner(nn.Module):

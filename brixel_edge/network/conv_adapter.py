@@ -123,6 +123,8 @@ class ConvHead(nn.Module):
         super().__init__()
         self.correct = UnitConv(TOKEN_FACTOR * width, dim)
         self.out = UnitConv(width, dim)
+        # What is taken of the backbone's map: all of it, or an answer that an export folds in (see `network.head`).
+        self.project: nn.Module = nn.Identity()
 
     def forward(self, refined: Tensor, tokens: Tensor, base: Tensor) -> Tensor:
         """Fuse.
@@ -135,7 +137,7 @@ class ConvHead(nn.Module):
         Returns:
             (B, D, 4h, 4w).
         """
-        corrected = base + self.correct(tokens)
+        corrected = self.project(base) + self.correct(tokens)
         return self.out(refined) + resize_map(corrected, *refined.shape[-2:])
 
 

@@ -155,6 +155,8 @@ def obtained(entry: Published, fetch: Fetch | None = None) -> Path:
     arriving = path.with_name(f"{entry.name}.download{path.suffix}")
     try:
         (fetch or _fetch)(entry, arriving)
+        if not arriving.is_file():  # gdown behind a proxy that does not answer says so on stdout, and returns
+            raise OSError("nothing arrived")
     except BackendMissing:
         raise
     except Exception as error:  # of requests, gdown, huggingface_hub and the system: no base class is shared

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from brixel_edge.calib.cells import compared_cells
 from brixel_edge.calib.choice.cutting import first_part, live_tensors, second_part, size_bytes
 from brixel_edge.calib.engines import OrtEngine, Outputs
 from brixel_edge.calib.frames import Image
@@ -23,7 +24,6 @@ from brixel_edge.calib.ranges.scales import IntegerLayer
 from brixel_edge.errors import BuildError
 from brixel_edge.machine.progress import progress
 from brixel_edge.proof.parity import mean_cosine, squared_error
-from brixel_edge.proof.probe import sampled_cells
 
 STRETCH = 6  # nodes that share one kept prefix
 MAX_KEPT_BYTES = 512 << 20
@@ -72,7 +72,7 @@ def _cells_over(graph: Graph, feeds: Iterable[Mapping[str, NDArray]], threads: i
     """Compared cells of a graph's outputs; its session is gone afterwards, as two at once would not fit at 1024 px."""
     engine = OrtEngine(graph.serialized(), threads=threads, has_arena=False)
     outputs = (engine.run_named(feed) for feed in feeds)
-    return [{name: sampled_cells(values[name]) for name in graph.float_outputs} for values in outputs]
+    return [{name: compared_cells(name, values[name]) for name in graph.float_outputs} for values in outputs]
 
 
 def _effect(entry: IntegerLayer, reference: Sequence[Outputs], candidate: Sequence[Outputs]) -> Effect:

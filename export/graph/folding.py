@@ -8,11 +8,13 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from brixel_edge.model.head import Head
 from brixel_edge.network.adapter import BrixelRefiner
 from brixel_edge.network.deformable import DeformableAttention, SamplerKind
+from brixel_edge.network.head import fold_head
 
 
-def folded(refiner: nn.Module, sampler: SamplerKind, height: int, width: int) -> nn.Module:
+def folded(refiner: nn.Module, sampler: SamplerKind, height: int, width: int, head: Head | None = None) -> nn.Module:
     """A frozen copy for one token grid, with one lowering of sampling.
 
     Args:
@@ -20,6 +22,7 @@ def folded(refiner: nn.Module, sampler: SamplerKind, height: int, width: int) ->
         sampler: lowering of deformable sampling.
         height: of the token grid.
         width: of the token grid.
+        head: linear, to be answered with instead of features; None keeps the features.
     """
     refiner = copy.deepcopy(refiner).eval().requires_grad_(False)
     for module in refiner.modules():
@@ -30,6 +33,8 @@ def folded(refiner: nn.Module, sampler: SamplerKind, height: int, width: int) ->
             _fold_batch_norms(module)
     if isinstance(refiner, BrixelRefiner):
         _fold_group_norm(refiner)
+    if head is not None:
+        fold_head(refiner, head)
     return refiner
 
 

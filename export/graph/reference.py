@@ -15,9 +15,11 @@ import torch
 from numpy.typing import NDArray
 
 from brixel_edge.export.facts import Photographs, Stopwatch
+from brixel_edge.model.head import Head
 from brixel_edge.model.spec import ModelSpec
 from brixel_edge.network.student import Student
-from brixel_edge.proof.parity import ParityReport, compare
+from brixel_edge.proof.parity import ParityReport
+from brixel_edge.proof.references import Outputs, References
 
 
 def reference_features(
@@ -45,30 +47,37 @@ def reference_features(
 
 @dataclass(kw_only=True)
 class TorchReference:
-    """What PyTorch makes of the proof's photographs, computed at its first use.
+    """What PyTorch, and a head on its features, make of the proof's photographs, computed at its first use.
 
     Attributes:
         student: in evaluation mode.
         spec: of the model.
         photographs: of the proof.
         watch: is told what it takes.
+        head: of the model; None without one. It is applied to whole features, not folded.
     """
 
     student: Student
     spec: ModelSpec
     photographs: Photographs
     watch: Stopwatch
+    head: Head | None = None
 
     @cached_property
-    def features(self) -> list[NDArray[np.float32]]:
-        """(1, D, h, w) of each photograph."""
+    def maps(self) -> References:
+        """Of each photograph what the model gives: features, answers or both."""
         with self.watch.timed("reference"):
-            return reference_features(self.student, self.spec, self.photographs.pixels)
+            features = reference_features(self.student, self.spec, self.photographs.pixels)
+        return References(
+            features=features if self.spec.has_features else None,
+            answers=None if self.head is None else [self.head(values) for values in features],
+            kind=None if self.head is None else self.head.spec.kind,
+        )
 
-    def compare(self, candidates: Sequence[NDArray[np.floating]]) -> ParityReport:
-        """How far maps of the photographs are from PyTorch's.
+    def compare(self, outputs: Sequence[Outputs]) -> ParityReport:
+        """How far outputs of the photographs are from PyTorch's.
 
         Raises:
             ParityError: maps of another shape.
         """
-        return compare(self.features, candidates)
+        return self.maps.compare(outputs)

@@ -23,7 +23,7 @@ from brixel_edge.export.graph.census import Census, assert_census
 from brixel_edge.export.graph.fuse import FusedModel
 from brixel_edge.export.graph.passes import fusable_gelu, materialised_samples
 from brixel_edge.machine.files import write_atomically
-from brixel_edge.model.onnx_file import INPUT_NAME, OUTPUT_NAME, SPEC_KEY, with_digest
+from brixel_edge.model.onnx_file import INPUT_NAME, SPEC_KEY, with_digest
 from brixel_edge.model.spec import ModelSpec
 
 OPSET = 18
@@ -47,7 +47,7 @@ def onnx_from_model(model: FusedModel, spec: ModelSpec, out: Path, *, has_sample
         BuildError: the exporter failed, or the graph holds what it may not.
     """
     image = torch.zeros((1, spec.image.height, spec.image.width, 3), dtype=torch.uint8)
-    graph = _simplified(_traced(model, image))
+    graph = _simplified(_traced(model, image, list(spec.outputs)))
     fusable_gelu(graph)
     _strip(graph)
     graph = onnx.shape_inference.infer_shapes(graph, strict_mode=True)
@@ -61,7 +61,7 @@ def onnx_from_model(model: FusedModel, spec: ModelSpec, out: Path, *, has_sample
     return census
 
 
-def _traced(model: nn.Module, image: torch.Tensor) -> onnx.ModelProto:
+def _traced(model: nn.Module, image: torch.Tensor, outputs: list[str]) -> onnx.ModelProto:
     """Torch's exporter, its progress prints and self-deprecations kept out of the user's terminal."""
     chatter = io.StringIO()
     onnxscript_log = logging.getLogger("onnxscript")
@@ -76,7 +76,7 @@ def _traced(model: nn.Module, image: torch.Tensor) -> onnx.ModelProto:
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=[INPUT_NAME],
-                output_names=[OUTPUT_NAME],
+                output_names=outputs,
                 verbose=False,
             )
     except Exception as error:  # torch raises many kinds here; all mean that this model cannot be traced

@@ -84,6 +84,7 @@ def find_islands(
     add(_coordinates(model), "sampling coordinates: half precision cannot tell neighbouring places apart")
     add(_interpolation(model), "bilinear sampling")
     add((node for node in model.graph.node if node.op_type == "InstanceNormalization"), "statistics of GroupNorm")
+    add((node for node in model.graph.node if node.op_type == "ReduceL2"), "lengths of features: sums of squares")
     if precision == "bf16" and keeps_opset:
         opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
         add(

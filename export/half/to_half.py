@@ -7,7 +7,7 @@ not by a blanket cast, which knows no islands.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import ml_dtypes
 import numpy as np
@@ -16,7 +16,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from brixel_edge.errors import BuildError
 from brixel_edge.export.graph.walk import element_types
-from brixel_edge.model.spec import Half
+from brixel_edge.model.spec import ANSWER, Half
 
 ONNX_TYPES: dict[Half, int] = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 _NUMPY_TYPES: dict[int, np.dtype] = {
@@ -49,8 +49,8 @@ def half_from_float(
         model: fp32, with inferred shapes and a name for every node; Q/DQ around integer layers stays where it is.
         precision: of everything outside the islands.
         islands: names of nodes that stay in fp32.
-        output: type of the first output; None is fp32, which every reader takes. Further outputs keep the type that
-            they are made in.
+        output: type of the features; None is fp32, which every reader takes, and in which a head's answer always is.
+            Further outputs keep the type that they are made in.
         keeps_opset: bf16 at the opset of the fp32 graph; what has none there must be an island.
 
     Returns:
@@ -64,9 +64,8 @@ def half_from_float(
         raise BuildError("nodes of the fp32 graph have no names of their own; export it again")
     if unknown := sorted(set(islands) - set(names)):
         raise BuildError(f"no node is named {', '.join(unknown[:3])}; islands must be nodes of the graph")
-    typed = _Typing(model, precision, frozenset(islands), keeps_opset).run(
-        ONNX_TYPES[output] if output else TensorProto.FLOAT
-    )
+    types = {model.graph.output[0].name: ONNX_TYPES[output] if output else TensorProto.FLOAT}
+    typed = _Typing(model, precision, frozenset(islands), keeps_opset).run({**types, ANSWER: TensorProto.FLOAT})
     try:
         onnx.checker.check_model(typed, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -88,11 +87,12 @@ class _Typing:
         self.nodes: list[NodeProto] = []
         self.constants: dict[str, TensorProto] = {}
 
-    def run(self, output: int) -> onnx.ModelProto:
-        """The typed model; `output` is the element type of its first output."""
+    def run(self, wanted: Mapping[str, int]) -> onnx.ModelProto:
+        """The typed model; `wanted` are the element types of outputs by name."""
         source = self.model.graph
+        outputs_wanted = {entry.name: wanted[entry.name] for entry in source.output if entry.name in wanted}
         for node in source.node:
-            self._add(node, source.output[0].name, output)
+            self._add(node, outputs_wanted)
         outputs = []
         for entry in source.output:
             shape = [dim.dim_value for dim in entry.type.tensor_type.shape.dim]
@@ -110,7 +110,7 @@ class _Typing:
         result.metadata_props.extend(self.model.metadata_props)
         return result
 
-    def _add(self, node: NodeProto, first_output: str, output: int) -> None:
+    def _add(self, node: NodeProto, outputs: Mapping[str, int]) -> None:
         """A node whose floating inputs and outputs have its type; casts before it where they have another."""
         wanted = TensorProto.FLOAT if node.name in self.islands else self.half
         always_float = _ALWAYS_FLOAT.get(node.op_type, ())
@@ -128,12 +128,13 @@ class _Typing:
             _set_attribute(typed, helper.make_attribute("mode", "linear"))  # what opset 20 calls bilinear
         self.nodes.append(typed)
         self.types.update(dict.fromkeys(made, wanted))
-        if first_output in made and wanted != output:
-            inner = f"{first_output}/{_LABELS[wanted]}"
-            typed.output[list(node.output).index(first_output)] = inner
-            self.nodes.append(_cast(inner, first_output, output))
-            self.types.update({inner: wanted, first_output: output})
-            self.renamed[first_output] = inner
+        for name in made:
+            if outputs.get(name, wanted) != wanted:
+                inner = f"{name}/{_LABELS[wanted]}"
+                typed.output[list(node.output).index(name)] = inner
+                self.nodes.append(_cast(inner, name, outputs[name]))
+                self.types.update({inner: wanted, name: outputs[name]})
+                self.renamed[name] = inner
 
     def _as(self, name: str, wanted: int) -> str:
         """The name under which a tensor has the wanted type."""

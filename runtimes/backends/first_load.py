@@ -23,6 +23,7 @@ from brixel_edge.model.bundle import MANIFEST_NAME, Bundle, open_bundle
 from brixel_edge.model.engine_file import identity_from_name
 from brixel_edge.proof.parity import GATES, ParityReport
 from brixel_edge.proof.proof import PROOF_NAME, Proof, load_proof
+from brixel_edge.proof.references import Outputs
 from brixel_edge.runtimes.backends.passes import note_pass, noted_pass, passed_path
 from brixel_edge.runtimes.runtime import NO_EVIDENCE, Evidence, Runtime, RuntimeSettings
 
@@ -123,13 +124,16 @@ def _evidence(engine: Path, runtime: Runtime, place: Place) -> Evidence:
     precision = _gate(engine, bundle, place)
     report = _compared(load_proof(bundle.file(PROOF_NAME)), runtime)
     if not report.passes(GATES[precision]):
-        figures = f"cosine mean {report.cosine_mean:.5f}, relative error {report.frobenius:.1e}"
         raise ParityError(
             f"{engine.name} computes something else on {place.label} than PyTorch did at the export "
-            f"({figures if report.finite else 'NaN or Inf'}; {precision} gate); see brixel-verify {engine.parent}, and "
+            f"({report.line}; {precision} gate); see brixel-verify {engine.parent}, and "
             "export the model again on this device"
         )
-    figures = {"cosine_mean": report.cosine_mean, "photographs": report.images}
+    figures: dict[str, Any] = {"photographs": report.images}
+    if report.has_features:
+        figures = {"cosine_mean": report.cosine_mean, **figures}
+    if report.answers is not None:
+        figures["answers"] = report.answers.line
     LOGGER.info("%s: first load on %s, passed: %s", engine.name, place.label, _figures(figures))
     if fingerprint is not None:
         note_pass(path, fingerprint, figures)
@@ -155,10 +159,10 @@ def _gate(engine: Path, bundle: Bundle, place: Place) -> str:
 
 
 def _compared(proof: Proof, runtime: Runtime) -> ParityReport:
-    candidates = []
+    candidates: list[Outputs] = []
     start_s = time.monotonic()
     for image in proof.images:
-        candidates.append(runtime.infer(image[None])["features"])
+        candidates.append(runtime.infer(image[None]))
         if time.monotonic() - start_s >= GATE_S:
             break
     return proof.first(len(candidates)).compare(candidates)
@@ -167,5 +171,7 @@ def _compared(proof: Proof, runtime: Runtime) -> ParityReport:
 def _figures(record: Mapping[str, Any]) -> str:
     with contextlib.suppress(KeyError, TypeError, ValueError):
         count = record["photographs"]
-        return f"cosine mean {record['cosine_mean']:.5f} on {count} photograph{'s' if count != 1 else ''}"
+        parts = [f"cosine mean {record['cosine_mean']:.5f}"] if "cosine_mean" in record else []
+        parts += [str(record["answers"])] if "answers" in record else []
+        return f"{', '.join(parts)} on {count} photograph{'s' if count != 1 else ''}"
     return "figures unknown"

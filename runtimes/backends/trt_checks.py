@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -23,13 +23,13 @@ from brixel_edge.model.engine_file import (
     identity_from_name,
     read_report,
 )
-from brixel_edge.model.spec import ModelSpec, Precision
+from brixel_edge.model.spec import ANSWER, FEATURES, ModelSpec, Precision
 from brixel_edge.runtimes.backends.first_load import Place
 from brixel_edge.runtimes.runtime import MATERIALISED_PREFIX
 
 LOGGER = logging.getLogger(__name__)
 
-INPUT_NAME, FEATURES_NAME = "image", "features"
+INPUT_NAME = "image"
 
 
 def plan_of_graph(graph: Path, device_identity: Callable[[EngineKind], tuple[str, int]]) -> Path:
@@ -145,19 +145,22 @@ def check_tensors(
     image = inputs[0] if len(inputs) == 1 and inputs[0].name == INPUT_NAME else None
     if image is None or image.dtype != "uint8" or len(image.shape) != 4 or image.shape[3] != 3 or min(image.shape) < 1:
         raise BundleError(f"{name} does not take one image, uint8 (1, H, W, 3), but has {told}; {rebuild}")
-    features = outputs.get(FEATURES_NAME)
-    if features is None or features.dtype not in ("fp32", "fp16", "bf16") or len(features.shape) != 4:
-        raise BundleError(f"{name} gives no features, float (1, D, h, w), but has {told}; {rebuild}")
+    wanted = tuple(spec.outputs) if spec is not None else next(((o,) for o in (FEATURES, ANSWER) if o in outputs), ())
+    maps = [outputs[output] for output in wanted if output in outputs]
+    are_maps = all(found.dtype in ("fp32", "fp16", "bf16") and len(found.shape) == 4 for found in maps)
+    if not wanted or len(maps) < len(wanted) or not are_maps:
+        what = " and ".join(wanted) or FEATURES
+        raise BundleError(f"{name} gives no {what}, float (1, D, h, w), but has {told}; {rebuild}")
     if report is not None and {*report.tensors} != {*tensors}:
         wanted = ", ".join(f"{tensor.name} {tensor.dtype} {tensor.shape}" for tensor in report.tensors)
         raise BundleError(f"{name} has {told}, its report says {wanted}; {rebuild}")
     if spec is not None:
-        _check_spec(name, image, features, spec, rebuild)
+        _check_spec(name, image, maps, spec, rebuild)
     return [output for output in outputs if not output.startswith(MATERIALISED_PREFIX)]
 
 
-def _check_spec(name: str, image: EngineTensor, features: EngineTensor, spec: ModelSpec, rebuild: str) -> None:
-    wanted = (spec.image.height, spec.image.width), (spec.dim, *spec.grid)
-    found = image.shape[1:3], features.shape[1:]
+def _check_spec(name: str, image: EngineTensor, maps: Sequence[EngineTensor], spec: ModelSpec, rebuild: str) -> None:
+    wanted = ((spec.image.height, spec.image.width), *(shape[1:] for shape in spec.outputs.values()))
+    found = (image.shape[1:3], *(tensor.shape[1:] for tensor in maps))
     if wanted != found:
-        raise BundleError(f"{name} maps pixels, features {found}, its model {wanted}; {rebuild}")
+        raise BundleError(f"{name} maps pixels, {' and '.join(spec.outputs)} {found}, its model {wanted}; {rebuild}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from brixel_edge.errors import SpecError
 from brixel_edge.image.colours import PcaColours
 from brixel_edge.model.features import FeatureMap
 from brixel_edge.model.spec import UNTRAINED_NOTICE
@@ -66,7 +67,8 @@ class Output:
         self._painter: Painter | None = None
         self._last: _Shown | None = None
         h, w = model.spec.grid
-        self._facts = f"{model.name}  {h}x{w}x{model.spec.dim}  {model.backend}"
+        what = f"{h}x{w}x{model.spec.dim}" if model.head is None else f"{h}x{w}, {model.head.label}"
+        self._facts = f"{model.name}  {what}  {model.backend}"
         self._notice = None if model.spec.trained else UNTRAINED_NOTICE
 
     @property
@@ -112,12 +114,13 @@ class Output:
             self._asking.take_requests(self._last.features)
         if self._painter is None:
             # Images have little in common with the one before; frames have much.
-            self._painter = Painter(PcaColours(refresh_every=1) if name else PcaColours())
+            colours = PcaColours(refresh_every=1) if name else PcaColours()
+            self._painter = Painter(colours, has_one_frame_each=bool(name))
         speed = f"  {fps:.1f} fps  {infer_ms:.0f} ms" if fps else ""
         self._last = _Shown(features=features, facts=self._facts + speed, fps=fps)
         picture = self._paint(self._asking.answer(features), is_kept=self._recorder is not None)
         if self._recorder is not None and picture is not None:
-            self._recorder.write(captioned(picture, self._last.facts, self._notice), t_media_s, name)
+            self._recorder.write(self._captioned(picture), t_media_s, name)
 
     def poll(self) -> None:
         """Let window and page answer; a click is seen at once, also where no further frame comes."""
@@ -144,10 +147,16 @@ class Output:
         panes = self._painter.panes(self._last.features, answer)
         self._last.is_painted = True
         if window is not None:
-            window.show(captioned(panes, self._last.facts, self._notice))
+            window.show(self._captioned(panes))
         if watched is not None:
             watched.site.slot.put(panes)
         return panes
+
+    def _captioned(self, panes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The last frame's panes with what is said under them."""
+        assert self._last is not None and self._painter is not None
+        legends = self._painter.legends(self._last.features, panes.shape[1])
+        return captioned(panes, self._last.facts, self._notice, legends)
 
     def _hear(self, event: WindowEvent) -> None:
         if not isinstance(event, Click):
@@ -191,8 +200,10 @@ def open_output(
 
     Raises:
         BundleError: nothing can be written there.
-        SpecError: prototypes of another model.
+        SpecError: prototypes of another model, or features are needed and not there.
     """
+    if not model.spec.has_features and (saving.keeps_features or (asking is not None and asking.is_needed)):
+        raise SpecError(f"{model.name} gives its head's answer alone, no features; export it with --keep-features")
     if asking is not None:
         asking.prototypes.check(model.feature_space)
     recorder: Recorder | None = None

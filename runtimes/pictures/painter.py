@@ -1,14 +1,18 @@
-"""The picture of a result: the frame beside its feature map in colours, and a line that says what it is."""
+"""The picture of a result: the frame beside its feature map or its head's answer in colours, and what that is."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from brixel_edge.errors import SpecError
+from brixel_edge.image.answers import AnswerColours
 from brixel_edge.image.captions import caption_strip
 from brixel_edge.image.colours import PcaColours
+from brixel_edge.image.legends import legend
 from brixel_edge.model.features import FeatureMap
 from brixel_edge.runtimes.asking.asking import Answer
 from brixel_edge.runtimes.pictures.layers import colours_on_frame, pane_size
@@ -16,10 +20,17 @@ from brixel_edge.runtimes.pictures.overlays import draw_matches, heat_map
 
 
 class Painter:
-    """Paints the results of one stream, in order: the colours follow the stream."""
+    """Paints the results of one stream, in order: the colours follow the stream.
 
-    def __init__(self, colours: PcaColours | None = None) -> None:
+    Args:
+        colours: of feature maps; None for those of a stream.
+        has_one_frame_each: pictures have nothing to do with the one before; a head's colours are then found anew.
+    """
+
+    def __init__(self, colours: PcaColours | None = None, *, has_one_frame_each: bool = False) -> None:
         self._colours = colours or PcaColours()
+        self._answers: AnswerColours | None = None
+        self._is_anew = has_one_frame_each
 
     def __call__(
         self, features: FeatureMap, facts: str, notice: str | None = None, answer: Answer | None = None
@@ -38,7 +49,8 @@ class Painter:
         Raises:
             SpecError: features without their frame.
         """
-        return captioned(self.panes(features, answer), facts, notice)
+        panes = self.panes(features, answer)
+        return captioned(panes, facts, notice, self.legends(features, panes.shape[1]))
 
     def panes(self, features: FeatureMap, answer: Answer | None = None) -> NDArray[np.uint8]:
         """The frame, and its colours or heat map to the right of it, without captions; see `__call__`."""
@@ -50,13 +62,32 @@ class Painter:
         if answer is not None and answer.heat is not None:
             right = heat_map(frame, features, answer.heat)
         else:
-            right = colours_on_frame(self._colours(features.values)[..., ::-1], features, size)
+            right = colours_on_frame(self._coloured(features)[..., ::-1], features, size)
         if answer is not None and answer.matches:
             draw_matches(frame, features, answer.matches, answer.current)
         return np.hstack([frame, right])
 
+    def _coloured(self, features: FeatureMap) -> NDArray[np.uint8]:
+        """(h, w, 3) RGB of the cells: what a head says of them, or else their features."""
+        if features.head is None or features.answer is None:
+            return self._colours(features.values)
+        if self._answers is None or self._is_anew:
+            self._answers = AnswerColours(features.head)
+        return self._answers(features.answer)
 
-def captioned(panes: NDArray[np.uint8], facts: str, notice: str | None = None) -> NDArray[np.uint8]:
-    """Panes over their captions; arguments and result as `Painter.__call__`."""
-    parts = [panes, caption_strip(facts, panes.shape[1])]
+    def legends(self, features: FeatureMap, width: int) -> list[NDArray[np.uint8]]:
+        """What stands under the panes of a head's answer, `width` wide: what its colours mean."""
+        if features.head is None or features.answer is None:
+            return []
+        if features.head.has_classes:
+            return [legend(features.head, features.answer, width)]
+        limits = None if self._answers is None else self._answers.depth_range_m
+        return [] if limits is None else [caption_strip(f"depth: red {limits[0]:.2f} m, blue {limits[1]:.2f} m", width)]
+
+
+def captioned(
+    panes: NDArray[np.uint8], facts: str, notice: str | None = None, legends: Sequence[NDArray[np.uint8]] = ()
+) -> NDArray[np.uint8]:
+    """Panes over their legends and captions; arguments and result as `Painter.__call__`."""
+    parts = [panes, *legends, caption_strip(facts, panes.shape[1])]
     return np.vstack(parts if notice is None else [*parts, caption_strip(notice, panes.shape[1], is_notice=True)])

@@ -6,6 +6,7 @@ The plan is arithmetic on the graph's size and grid. Its factors were fitted to 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -98,7 +99,7 @@ def plan_memory(
         "weights": round(factors.weights * graph_bytes),
         "loading": loading,
         "activations": activations,
-        "features": _MAPS_IN_FLIGHT * map_bytes,
+        "features": _MAPS_IN_FLIGHT * 4 * sum(math.prod(shape) for shape in spec.outputs.values()),
         "frames": _frames_bytes(frames, queue_bytes, has_pictures or keeps_features),
         "pictures": _PICTURES_BYTES if has_pictures else 0,
         "recording": _RECORDING_COPIES * map_bytes if keeps_features else 0,

@@ -114,8 +114,8 @@ class ActedBuilder:
         shutil.copy(graph, plan)
         return plan, acted_report(plan, precision, build_s=1.5, peak_host_bytes=2)
 
-    def features(self, engine, images):
-        return RoundingJudge().features(engine, images) if self.runs else None
+    def outputs(self, engine, images):
+        return RoundingJudge().outputs(engine, images) if self.runs else None
 
 
 @pytest.fixture
@@ -206,8 +206,8 @@ def test_a_list_of_engines_is_one_directory_with_a_receipt_of_each(export):
 
 def test_a_wrong_engine_is_not_shipped(export, tmp_path):
     class Wrong(ActedBuilder):
-        def features(self, engine, images):
-            return [features[..., ::-1] for features in super().features(engine, images)]
+        def outputs(self, engine, images):
+            return [{"features": maps["features"][..., ::-1]} for maps in super().outputs(engine, images)]
 
     with pytest.raises(ParityError, match=r"none of 8 plans passed; .*engine\.sm86\.rtx1\.7\.1\.fp32\.plan"):
         export(Wrong(runs=True))

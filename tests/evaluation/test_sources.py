@@ -160,7 +160,8 @@ def test_an_engine_is_fed_the_whole_frame(tmp_path, photographs):
     values = source.map_of(photographs[0], VIEW, "bicubic")
     expected = tiny_model.cell_means(resize_image(photographs[0], 32, 48).astype(np.float32))
     assert values.shape == source.shape(VIEW) == (4, 8, 12) and source.input_size(VIEW) == (32, 48)
-    assert np.allclose(values[:3].permute(1, 2, 0).numpy(), expected, atol=1e-3) and source.gflop(VIEW) is None
+    assert np.allclose(values[:3].permute(1, 2, 0).numpy(), expected, atol=1e-3)
+    assert source.gflop(VIEW) == pytest.approx(2 * 96 * 4 * 48 / 1e9)
     source.close()
     assert isinstance(kind, FeatureKind) and kind.name == "engine:default"
 
@@ -192,3 +193,14 @@ def test_a_view_that_does_not_fit_the_patch_is_refused(tmp_path):
     path = adapter(tmp_path, "paper.safetensors")
     with pytest.raises(SpecError, match="multiple of 32"):
         feature_kinds(settings(tmp_path, adapters=(path,)), CPU, (48, 96))
+
+
+def test_what_cannot_be_written_is_known_before_anything_is_computed(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    for flag in ("out", "cache"):
+        with pytest.raises(SpecError, match=rf"--{flag} .*file is a file"):
+            settings(tmp_path, **{flag: tmp_path / "file"})
+    (tmp_path / "m.brixel").mkdir()
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(SpecError, match=r"m\.brixel cannot be written to"):
+        EvalSettings(task="camvid", data=tmp_path, model=str(tmp_path / "m.brixel"), is_receipt_written=True)

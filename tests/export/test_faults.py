@@ -58,12 +58,12 @@ class Broken:
     def __init__(self, real, graph=lambda model: model, image=lambda x: x, features=lambda y: y):
         self.real, self.graph, self.image, self.after = real, graph, image, features
 
-    def features(self, graph, images):
+    def outputs(self, graph, images):
         spoilt = graph.with_name(f"spoilt.{graph.name}")
         onnx.save(self.graph(onnx.load(str(graph))), str(spoilt))
-        results = self.real.features(spoilt, [np.ascontiguousarray(self.image(image)) for image in images])
+        results = self.real.outputs(spoilt, [np.ascontiguousarray(self.image(image)) for image in images])
         spoilt.unlink()
-        return [self.after(result) for result in results]
+        return [{name: self.after(values) for name, values in result.items()} for result in results]
 
 
 def broken_judges(**faults):
@@ -99,11 +99,11 @@ class IgnoresIslands:
 
     name = "ignores islands"
 
-    def features(self, graph, images):
+    def outputs(self, graph, images):
         source = onnx.shape_inference.infer_shapes(onnx.load(str(graph.with_name("graph.fp32.onnx"))))
         blanket = graph.with_name("blanket.onnx")
         onnx.save(half_from_float(source, "fp16", []), str(blanket))
-        return RoundingJudge().features(blanket, images)
+        return RoundingJudge().outputs(blanket, images)
 
 
 def scale_residual(path) -> None:
@@ -201,7 +201,7 @@ def test_a_graph_that_no_backend_reads_is_exit_4(export):
     class Refuses:
         name = "refuses"
 
-        def features(self, graph, images):
+        def outputs(self, graph, images):
             raise BuildError(f"refuses {graph.name}")
 
     with pytest.raises(BuildError, match=r"none of 2 plans passed; .* refuses graph\.fp32\.onnx") as caught:

@@ -60,8 +60,8 @@ def test_ranges_are_refused_on_photographs_that_judge(tmp_path, mini_student, mi
 class SwapsChannels(OrtJudge):
     name = "swaps channels"
 
-    def features(self, graph, images):
-        return super().features(graph, [np.ascontiguousarray(image[..., ::-1]) for image in images])
+    def outputs(self, graph, images):
+        return super().outputs(graph, [np.ascontiguousarray(image[..., ::-1]) for image in images])
 
 
 @pytest.fixture

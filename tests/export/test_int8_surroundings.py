@@ -52,8 +52,9 @@ def test_integers_stay_and_their_surroundings_are_half(quantized, mini_images, t
     assert {types[node.output[0]] for node in products} == {half}
     onnx.save(quantized, str(tmp_path / "a.onnx"))
     onnx.save(typed, str(tmp_path / "b.onnx"))
-    plain = OrtJudge().features(tmp_path / "a.onnx", mini_images[:1])
-    mixed = RoundingJudge().features(tmp_path / "b.onnx", mini_images[:1])
+    plain = OrtJudge().outputs(tmp_path / "a.onnx", mini_images[:1])
+    mixed = RoundingJudge().outputs(tmp_path / "b.onnx", mini_images[:1])
+    plain, mixed = ([maps["features"] for maps in outputs] for outputs in (plain, mixed))
     assert compare(plain, mixed).passes(GATES["int8"])
     assert not np.array_equal(plain[0], mixed[0])
 

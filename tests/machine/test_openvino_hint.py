@@ -85,7 +85,7 @@ def test_run_bench_gates_and_verdict_compile_with_that_hint(graphs, capable, run
             engine = Engine(path=path, backend="openvino", size=(2, 2))
             open_runtime(path, "openvino", RuntimeSettings(openvino_precision=engine.openvino_precision)).close()
         elif runner == "gate":
-            OpenVinoJudge().features(path, [image])
+            OpenVinoJudge().outputs(path, [image])
         else:
             OpenVinoEngine(path).run(image)
     assert hints == ["f32", "bf16" if capable else "f32"]

@@ -167,10 +167,10 @@ def test_the_proof_is_what_pytorch_computed(exported, mini_student, mini_images)
     assert np.array_equal(proof.images, np.concatenate(mini_images[:2]))
     assert proof.step == 1
     assert np.abs(proof.features.astype(np.float32) - np.concatenate(expected)).max() < 5e-3
-    report = proof.compare(expected)
+    report = proof.compare([{"features": map_} for map_ in expected])
     assert report.cosine_mean > 0.999999
     assert 1e-5 < report.frobenius < 4e-4  # of keeping it in fp16
-    assert proof.compare([np.roll(map_, 1, axis=2) for map_ in expected]).cosine_mean < 0.9999
+    assert proof.compare([{"features": np.roll(map_, 1, axis=2)} for map_ in expected]).cosine_mean < 0.9999
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_a_proof_with_huge_features_is_kept_in_fp32(tmp_path):
     save_proof(proof, tmp_path / "proof.npz")
     again = load_proof(tmp_path / "proof.npz")
     assert again.features.dtype == np.float32
-    assert again.compare(features).max_abs == 0
+    assert again.compare([{"features": map_} for map_ in features]).max_abs == 0
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 nonsense", b"text"])

@@ -157,3 +157,9 @@ def test_the_table_is_the_hubs(monkeypatch):
     ]  # fmt: skip
     monkeypatch.delenv("BRIXEL_CACHE")
     assert cache_folder() == Path.home() / ".cache" / "brixel-edge"
+
+
+def test_a_fetch_that_ends_without_a_word_and_without_a_file_is_no_network(cache):
+    with pytest.raises(BackendMissing, match=r"adapter-vits16 could not be fetched \(nothing arrived\)") as caught:
+        obtained(published("adapter-vits16"), fetch=lambda entry, target: None)
+    assert caught.value.exit_code == 3

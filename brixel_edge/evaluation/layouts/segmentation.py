@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from brixel_edge.errors import DataError
 from brixel_edge.evaluation.layouts.files import first_folder, listed, pictures_in, read_indices, read_picture, require
 from brixel_edge.evaluation.samples import IGNORED, LabelledData, Sample
+from brixel_edge.model.head import voc_colour
 
 CITYSCAPES_CLASSES = (
     "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation", "terrain",
@@ -26,6 +27,17 @@ VOC_CLASSES = (
 CAMVID_CLASSES = (
     "sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist",
 )  # fmt: skip
+# As their publishers paint them, (R, G, B).
+CITYSCAPES_COLOURS = (
+    (128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153), (153, 153, 153), (250, 170, 30),
+    (220, 220, 0), (107, 142, 35), (152, 251, 152), (70, 130, 180), (220, 20, 60), (255, 0, 0), (0, 0, 142), (0, 0, 70),
+    (0, 60, 100), (0, 80, 100), (0, 0, 230), (119, 11, 32),
+)  # fmt: skip
+CAMVID_COLOURS = (
+    (128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (0, 0, 192), (128, 128, 0), (192, 128, 128),
+    (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192),
+)  # fmt: skip
+VOC_COLOURS = tuple(voc_colour(number) for number in range(len(VOC_CLASSES)))
 ADE_CLASSES = 150
 AUTHORS_SEED, AUTHORS_TEST_SHARE = 42, 0.2
 
@@ -97,7 +109,8 @@ def cityscapes(root: Path) -> LabelledData:
             for path, stem in stems
         )
 
-    return LabelledData(kind="segmentation", train=split("train"), test=split("val"), classes=CITYSCAPES_CLASSES)
+    return LabelledData(kind="segmentation", train=split("train"), test=split("val"), classes=CITYSCAPES_CLASSES,
+                        colours=CITYSCAPES_COLOURS)  # fmt: skip
 
 
 def pascal_voc(root: Path) -> LabelledData:
@@ -125,7 +138,7 @@ def pascal_voc(root: Path) -> LabelledData:
         else split(listed(lists / "train.txt"), base / "SegmentationClass")
     )
     test = split(listed(lists / "val.txt"), base / "SegmentationClass")
-    return LabelledData(kind="segmentation", train=train, test=test, classes=VOC_CLASSES)
+    return LabelledData(kind="segmentation", train=train, test=test, classes=VOC_CLASSES, colours=VOC_COLOURS)
 
 
 def as_authors_split(data: LabelledData) -> LabelledData:
@@ -153,6 +166,7 @@ def as_authors_split(data: LabelledData) -> LabelledData:
         train=tuple(without(samples[i]) for i in order[count:]),
         test=tuple(without(samples[i]) for i in sorted(order[:count])),
         classes=data.classes,
+        colours=data.colours,
     )
 
 
@@ -170,4 +184,5 @@ def camvid(root: Path) -> LabelledData:
             _sample(f"{name}/{path.stem}", path, labels / f"{path.stem}.png", table) for path in pictures_in(pictures)
         )
 
-    return LabelledData(kind="segmentation", train=split("train"), test=split("test"), classes=CAMVID_CLASSES)
+    return LabelledData(kind="segmentation", train=split("train"), test=split("test"), classes=CAMVID_CLASSES,
+                        colours=CAMVID_COLOURS)  # fmt: skip
