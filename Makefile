@@ -79,7 +79,7 @@ bench: $(STAMP)
 
 lock:
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header \
-	  --extra train --extra export --extra eval --extra openvino --extra video --extra record --group dev pyproject.toml -o requirements.lock
+	  --extra train --extra export --extra eval --extra openvino --extra video --extra record --extra ros --group dev pyproject.toml -o requirements.lock
 	# Building ahead of time needs TensorRT-RTX alone; the extra's cuda-python may lag behind torch's bindings.
 	echo 'tensorrt-rtx>=1.7,<2' | $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes \
 	  --no-header --constraint requirements.lock - -o requirements-rtx.lock

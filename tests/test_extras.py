@@ -90,6 +90,7 @@ WORLDS = [
     World("eval", X86, ALL_PYTHONS, {"torch": 2, "h5py": 3}),
     World("openvino,video", ARM64, ("3.10", "3.11"), {}),
     World("gpu", X86, ALL_PYTHONS, {}),
+    World("ros", X86, ALL_PYTHONS, {"cyclonedds": 0, "rosbags": 0}),
 ]
 
 

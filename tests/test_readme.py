@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -147,6 +148,18 @@ def test_the_doctor_finds_an_engine_that_runs_here(tmp_path):
     assert "default.onnx (built in) on ort: runs" in result.stdout
 
 
+def test_the_robot_s_command_is_a_node_that_waits_for_images(workshop):
+    pytest.importorskip("cyclonedds", reason="the extra ros is not installed")
+    if not (workshop / "street.prototypes").is_file():
+        pytest.skip("needs the prototypes that the run commands save")
+    [command] = [command for command in commands() if command.startswith("brixel-ros")]
+    result = run(f"{command} --duration 1 --json", workshop)
+    assert result.returncode == 0, result.stderr
+    health = json.loads(result.stdout)
+    assert (health["state"], health["received"], health["last_failure"]) == ("active", 0, "")
+    assert "images from /camera/image_raw" in result.stderr
+
+
 def test_readers_of_a_model_directory_answer(workshop):
     if not (workshop / "vits16.brixel").is_dir():
         pytest.skip("needs the model that the export commands write")
@@ -208,7 +221,7 @@ def test_ci_runs_what_readme_names_and_the_suite_comes_last():
 def test_no_other_commands_are_in_readme():
     programs = {command.split()[0] for command in commands()}
     readers = {"brixel-inspect", "brixel-verify", "brixel-bench"}
-    assert programs <= {"make", "pip", "brixel-export", "brixel-run"} | readers
+    assert programs <= {"make", "pip", "brixel-export", "brixel-run", "brixel-doctor", "brixel-ros"} | readers
 
 
 class FakeCamera:

@@ -236,7 +236,7 @@ def _run(arguments: argparse.Namespace, signals: StopSignals) -> tuple[dict[str,
     return report.to_json(), report.table()
 
 
-def _set_up_libraries() -> None:
+def set_up_libraries() -> None:
     """Before numpy and OpenCV are loaded, which read these once.
 
     NumPy's BLAS threads would fight with the engine's for the cores; FFmpeg and OpenCV explain every failure on stderr,
@@ -255,7 +255,7 @@ def main(argv: list[str] | None = None, signals: StopSignals | None = None) -> i
         argv: None takes those of the process.
         signals: installed already; None installs them here.
     """
-    _set_up_libraries()
+    set_up_libraries()
     if signals is None:
         signals = StopSignals()
         signals.install()

@@ -26,6 +26,7 @@ from brixel_edge.runtimes.stream.feature_stream import OpenSources, open_sources
 from brixel_edge.runtimes.stream.frame_queue import Counters
 from brixel_edge.runtimes.stream.report import RunReport, SecondLine
 from brixel_edge.runtimes.stream.run_options import RunOptions
+from brixel_edge.runtimes.stream.service import Service
 from brixel_edge.runtimes.stream.stream import QUEUE_BYTES, StreamResult
 from brixel_edge.runtimes.stream.timing import StageHistograms
 
@@ -70,6 +71,7 @@ class StreamRun:
         self._asking = Asking(options.prototypes, options.queries, options.save_prototypes, say)
         self._preview = self._open_preview()
         self._plan: MemoryPlan | None = None
+        self._service = Service()
         self._engine = EngineThread(
             self._open_model,
             self._open_sources,
@@ -102,6 +104,7 @@ class StreamRun:
                     self._add(result)
                 self._tick()
         finally:
+            self._service.ends()
             self._engine.stop(_GRACE_S)
             if self._output is not None:
                 self._output.close()
@@ -154,6 +157,7 @@ class StreamRun:
         assert self._engine.stream is not None and self._engine.model is not None
         stream, model = self._engine.stream, self._engine.model
         self._say(f"{stream.description} -> {model.name}: {model.engine}, {model.proof}")
+        self._service.began(f"{stream.description} -> {model.name}")
         self._output = open_output(
             self._engine.model,
             stream.sources[0].fps,
@@ -167,6 +171,7 @@ class StreamRun:
 
     def _add(self, result: StreamResult) -> None:
         self._processed += 1
+        self._service.has_result()
         max_age_ms = self._max_age_ms()
         self._within_max_age += max_age_ms is None or 1e3 * result.times.total_s <= max_age_ms
         self._last_result_s = time.monotonic()
@@ -182,6 +187,8 @@ class StreamRun:
         """What is due whether a result came or not."""
         if self._output is not None:
             self._output.poll()
+        if self._engine.stream is not None:
+            self._service.tick(self._engine.stream.health()["state"])
         now = time.monotonic()
         if self._engine.started_s is None or self._engine.stream is None or now - self._last_line_s < 1:
             return

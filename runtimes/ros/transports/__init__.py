@@ -1,0 +1,1 @@
+"""How messages travel: rclpy where it is installed, DDS without ROS, or a bag."""
