@@ -22,8 +22,8 @@ import ros_pictures
 from brixel_edge.commands.ros import build_parser
 from brixel_edge.commands.run import build_parser as parser_of_run
 from brixel_edge.errors import BackendMissing, BundleError, ParityError, SpecError
-from brixel_edge.runtimes.ros.messages import FeatureMapMessage, definition
 from brixel_edge.runtimes.ros.parameters import NodeParameters, assignment
+from brixel_edge.runtimes.ros.wire.messages import FeatureMapMessage, definition
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"

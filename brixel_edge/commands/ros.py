@@ -21,8 +21,8 @@ examples:
   brixel-ros vits16.brixel --set image_topic=/camera/image_raw --set query=320,240
   brixel-ros vits16.brixel --set prototypes=cups.prototypes --set features=true
   brixel-ros vits16.brixel --bag drive --record answers --set image_topic=/camera/image_raw
-  ros2 topic pub --once /brixel_edge/command std_msgs/msg/String "{data: set threshold=0.7}"     (over DDS)
-  ros2 param set /brixel_edge threshold 0.7                                                       (over rclpy)
+  ros2 topic pub --once /brixel/command std_msgs/msg/String "{data: set threshold=0.7}"     (over DDS)
+  ros2 param set /brixel threshold 0.7                                                       (over rclpy)
 
 exit codes:
   0 stopped by you or at the end of the bag, 2 bad input, 3 rclpy, Cyclone DDS or rosbags is not installed
@@ -41,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--transport", choices=("auto", "rclpy", "dds"), default="auto", help="auto: rclpy if it is here"
     )
-    parser.add_argument("--name", default="brixel_edge", help="of the node (default brixel_edge)")
+    parser.add_argument("--name", default="brixel", help="of the node (default brixel)")
     parser.add_argument("--set", metavar="P=V", action="append", default=[], help="a parameter, such as query=320,240")
     parser.add_argument("--inactive", action="store_true", help="wait for configure and activate")
     parser.add_argument("--domain", metavar="N", type=int, help="of DDS (default ROS_DOMAIN_ID, else 0)")

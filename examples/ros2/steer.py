@@ -1,6 +1,6 @@
 """A node of your own that follows what brixel-ros finds: python3 examples/ros2/steer.py.
 
-It reads `/brixel_edge/matches`, and turns a robot towards the best match: `/cmd_vel`, geometry_msgs/Twist.
+It reads `/brixel/matches`, and turns a robot towards the best match: `/cmd_vel`, geometry_msgs/Twist.
 """
 
 import json
@@ -30,7 +30,7 @@ class Steer(Node):
         super().__init__("steer")
         self.declare_parameter("middle_px", 320.0)
         self._drive = self.create_publisher(Twist, "/cmd_vel", 1)
-        self.create_subscription(String, "/brixel_edge/matches", self._follow, 1)
+        self.create_subscription(String, "/brixel/matches", self._follow, 1)
 
     def _follow(self, message: String) -> None:
         command = Twist()

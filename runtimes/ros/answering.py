@@ -15,10 +15,10 @@ from brixel_edge.runtimes.asking.matches import Match
 from brixel_edge.runtimes.model import Model
 from brixel_edge.runtimes.ros.calibration import calibration_of_grid
 from brixel_edge.runtimes.ros.images_in import age_ms
-from brixel_edge.runtimes.ros.messages import CameraInfo, FeatureMapMessage, Header, Image, Message, String
 from brixel_edge.runtimes.ros.parameters import NodeParameters
 from brixel_edge.runtimes.ros.pixels import bgr_from_image, image_from_array
 from brixel_edge.runtimes.ros.queries import Queries
+from brixel_edge.runtimes.ros.wire.messages import CameraInfo, FeatureMapMessage, Header, Image, Message, String
 
 # What a node may publish. Those of the second line need something to look for.
 OUTPUTS: dict[str, type[Message]] = {

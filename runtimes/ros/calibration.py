@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brixel_edge.errors import SpecError
-from brixel_edge.runtimes.ros.messages import CameraInfo, Header
+from brixel_edge.runtimes.ros.wire.messages import CameraInfo, Header
 
 
 def calibration_of_grid(

@@ -1,7 +1,7 @@
 """A node that is told what to do by text: its life and its parameters over one topic, where there are no services.
 
-ros2 topic pub --once /brixel_edge/command std_msgs/msg/String "{data: deactivate}"
-ros2 topic pub --once /brixel_edge/command std_msgs/msg/String "{data: set threshold=0.7}"
+ros2 topic pub --once /brixel/command std_msgs/msg/String "{data: deactivate}"
+ros2 topic pub --once /brixel/command std_msgs/msg/String "{data: set threshold=0.7}"
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import queue
 from collections.abc import Callable
 
 from brixel_edge.errors import BrixelError, SpecError
-from brixel_edge.runtimes.ros.messages import String
 from brixel_edge.runtimes.ros.node import FeatureNode
 from brixel_edge.runtimes.ros.parameters import assignment
-from brixel_edge.runtimes.ros.transport import Quality, Transport
+from brixel_edge.runtimes.ros.wire.messages import String
+from brixel_edge.runtimes.ros.wire.transport import Quality, Transport
 
 TRANSITIONS = ("configure", "activate", "deactivate", "cleanup", "shutdown")
 # More than anybody types; a flood of commands is not kept.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 
-from brixel_edge.runtimes.ros.messages import Image
+from brixel_edge.runtimes.ros.wire.messages import Image
 
 
 class Waiting:

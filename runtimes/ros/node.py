@@ -19,10 +19,10 @@ from brixel_edge.errors import SpecError
 from brixel_edge.runtimes.model import Model, open_model
 from brixel_edge.runtimes.ros.answering import ANSWERS, OUTPUTS, Answerer
 from brixel_edge.runtimes.ros.images_in import Waiting, age_ms
-from brixel_edge.runtimes.ros.messages import CameraInfo, Image, Message, String
 from brixel_edge.runtimes.ros.parameters import FIXED, NodeParameters
 from brixel_edge.runtimes.ros.queries import Queries
-from brixel_edge.runtimes.ros.transport import Publisher, Quality, Subscription, Transport
+from brixel_edge.runtimes.ros.wire.messages import CameraInfo, Image, Message, String
+from brixel_edge.runtimes.ros.wire.transport import Publisher, Quality, Subscription, Transport
 
 _LOG = logging.getLogger(__name__)
 State = Literal["unconfigured", "inactive", "active", "finalized"]
@@ -65,7 +65,7 @@ class FeatureNode:
     def __init__(
         self,
         transport: Transport,
-        name: str = "brixel_edge",
+        name: str = "brixel",
         parameters: NodeParameters | None = None,
         opener: Opener = open_model_of,
     ) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from brixel_edge.errors import SpecError
-from brixel_edge.runtimes.ros.transport import Reliability
+from brixel_edge.runtimes.ros.wire.transport import Reliability
 
 DTYPES = ("float16", "float32")
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brixel_edge.errors import SpecError
-from brixel_edge.runtimes.ros.messages import Header, Image
+from brixel_edge.runtimes.ros.wire.messages import Header, Image
 
 # Channels as they lie in memory, and what makes BGR of them; None is BGR already.
 _ENCODINGS: dict[str, tuple[int, int | None]] = {

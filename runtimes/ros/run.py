@@ -16,11 +16,11 @@ from typing import Any, Literal, Protocol
 from brixel_edge.errors import BackendMissing, SpecError
 from brixel_edge.machine.supervisor import Supervisor
 from brixel_edge.runtimes.ros.commands import CommandTopic
-from brixel_edge.runtimes.ros.messages import CameraInfo, Image, Message
 from brixel_edge.runtimes.ros.node import FeatureNode
 from brixel_edge.runtimes.ros.parameters import NodeParameters
-from brixel_edge.runtimes.ros.transport import Transport
 from brixel_edge.runtimes.ros.transports.memory import MemoryTransport
+from brixel_edge.runtimes.ros.wire.messages import CameraInfo, Image, Message
+from brixel_edge.runtimes.ros.wire.transport import Transport
 
 TransportName = Literal["auto", "rclpy", "dds"]
 _POLL_S = 0.2
@@ -43,7 +43,7 @@ class NodeOptions:
     """
 
     parameters: NodeParameters
-    name: str = "brixel_edge"
+    name: str = "brixel"
     transport: TransportName = "auto"
     is_active: bool = True
     domain: int | None = None
@@ -54,7 +54,7 @@ class NodeOptions:
 
     def __post_init__(self) -> None:
         if re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", self.name) is None:
-            raise SpecError(f"name {self.name!r} of a node is not letters, digits and _; for instance brixel_edge")
+            raise SpecError(f"name {self.name!r} of a node is not letters, digits and _; for instance brixel")
         if self.duration_s is not None and not 0 < self.duration_s < math.inf:
             raise SpecError(f"duration {self.duration_s:g} s is not above zero")
         if self.bag is not None and self.record is None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from brixel_edge.runtimes.ros.messages import MESSAGES, FeatureMapMessage
+from brixel_edge.runtimes.ros.wire.messages import MESSAGES, FeatureMapMessage
 
 
 class TransitionCallbackReturn(enum.Enum):

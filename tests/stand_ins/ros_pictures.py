@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import tiny_model
 
-from brixel_edge.runtimes.ros.messages import Header, Image, Time
+from brixel_edge.runtimes.ros.wire.messages import Header, Image, Time
 
 HEIGHT, WIDTH = 32, 48  # the graph's own, so that nothing is resized
 BLUE, RED = (200, 10, 10), (10, 10, 200)

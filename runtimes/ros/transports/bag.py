@@ -12,9 +12,9 @@ from rosbags.rosbag2 import Reader, ReaderError, StoragePlugin, Writer, WriterEr
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from brixel_edge.errors import BundleError
-from brixel_edge.runtimes.ros.cdr import cdr_from_message, message_from_cdr
-from brixel_edge.runtimes.ros.messages import FeatureMapMessage, Message, definition
-from brixel_edge.runtimes.ros.transport import Publisher, Quality, Subscription, Transport
+from brixel_edge.runtimes.ros.wire.cdr import cdr_from_message, message_from_cdr
+from brixel_edge.runtimes.ros.wire.messages import FeatureMapMessage, Message, definition
+from brixel_edge.runtimes.ros.wire.transport import Publisher, Quality, Subscription, Transport
 
 
 def types_of_bags() -> Any:

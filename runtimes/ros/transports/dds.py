@@ -27,9 +27,9 @@ from cyclonedds.topic import Topic
 from cyclonedds.util import duration
 
 from brixel_edge.errors import BrixelError, SpecError
-from brixel_edge.runtimes.ros.cdr import cdr_from_message, message_from_cdr
-from brixel_edge.runtimes.ros.messages import MESSAGES, Message
-from brixel_edge.runtimes.ros.transport import Quality
+from brixel_edge.runtimes.ros.wire.cdr import cdr_from_message, message_from_cdr
+from brixel_edge.runtimes.ros.wire.messages import MESSAGES, Message
+from brixel_edge.runtimes.ros.wire.transport import Quality
 
 _LOG = logging.getLogger(__name__)
 _POLL_MS = 100

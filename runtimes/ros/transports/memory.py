@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from brixel_edge.runtimes.ros.messages import Message
-from brixel_edge.runtimes.ros.transport import Quality
+from brixel_edge.runtimes.ros.wire.messages import Message
+from brixel_edge.runtimes.ros.wire.transport import Quality
 
 
 class _MemorySubscription:

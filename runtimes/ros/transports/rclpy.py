@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from brixel_edge.errors import BackendMissing
-from brixel_edge.runtimes.ros.messages import MESSAGES, Message
-from brixel_edge.runtimes.ros.transport import Quality
+from brixel_edge.runtimes.ros.wire.messages import MESSAGES, Message
+from brixel_edge.runtimes.ros.wire.transport import Quality
 
 
 def ros_class(kind: type[Message]) -> Any:

@@ -17,8 +17,8 @@ from rosbags.typesys import Stores, get_typestore
 
 from brixel_edge.commands import ros
 from brixel_edge.errors import BundleError
-from brixel_edge.runtimes.ros.messages import Image, String
 from brixel_edge.runtimes.ros.transports.bag import BagWriter, messages_of_bag, types_of_bags
+from brixel_edge.runtimes.ros.wire.messages import Image, String
 
 START_NS = 1_700_000_000 * 10**9
 
@@ -56,13 +56,13 @@ def test_a_bag_is_answered_into_a_bag(tmp_path, plugin, capsys):
             (connection.topic, time_ns, reader.deserialize(data, connection.msgtype))
             for connection, time_ns, data in reader.messages()
         ]
-    similar = [(time_ns, message) for topic, time_ns, message in found if topic == "/brixel_edge/similarity"]
+    similar = [(time_ns, message) for topic, time_ns, message in found if topic == "/brixel/similarity"]
     assert [time_ns - START_NS for time_ns, _ in similar] == [0, 10**8, 2 * 10**8]
     for time_ns, message in similar:
         assert message.header.stamp.sec * 10**9 + message.header.stamp.nanosec == time_ns
         values = np.frombuffer(message.data, "<f4").reshape(8, 12)
         assert values[2, 6] == pytest.approx(1) and values[0, 0] < 0.2
-    [features] = [message for topic, _, message in found if topic == "/brixel_edge/features"][:1]
+    [features] = [message for topic, _, message in found if topic == "/brixel/features"][:1]
     assert (features.height, features.width, features.channels, features.dtype) == (8, 12, 4, "float16")
     assert np.frombuffer(features.data, "<f2").reshape(8, 12, 4)[2, 6, 2] == pytest.approx(200, abs=0.5)
 

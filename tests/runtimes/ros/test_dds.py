@@ -24,9 +24,9 @@ from cyclonedds.topic import Topic
 from ros_idl import Image_
 
 from brixel_edge.errors import SpecError
-from brixel_edge.runtimes.ros.messages import Image, String
-from brixel_edge.runtimes.ros.transport import Quality
 from brixel_edge.runtimes.ros.transports.dds import DdsTransport, domain_from_environment, topic_on_the_wire
+from brixel_edge.runtimes.ros.wire.messages import Image, String
+from brixel_edge.runtimes.ros.wire.transport import Quality
 
 RELIABLE = Quality(depth=32, reliability="reliable")
 BOUND_MS, OLD_NS = 60_000, 600 * 10**9

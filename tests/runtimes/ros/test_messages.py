@@ -10,8 +10,9 @@ import pytest
 
 from brixel_edge.errors import SpecError
 from brixel_edge.runtimes.ros.calibration import calibration_of_grid
-from brixel_edge.runtimes.ros.cdr import cdr_from_message, message_from_cdr
-from brixel_edge.runtimes.ros.messages import (
+from brixel_edge.runtimes.ros.pixels import bgr_from_image, image_from_array
+from brixel_edge.runtimes.ros.wire.cdr import cdr_from_message, message_from_cdr
+from brixel_edge.runtimes.ros.wire.messages import (
     MESSAGES,
     CameraInfo,
     FeatureMapMessage,
@@ -22,7 +23,6 @@ from brixel_edge.runtimes.ros.messages import (
     String,
     Time,
 )
-from brixel_edge.runtimes.ros.pixels import bgr_from_image, image_from_array
 
 HEADER = Header(stamp=Time(sec=1_700_000_000, nanosec=5), frame_id="böse_camera")
 SAMPLES: list[Message] = [

@@ -14,11 +14,11 @@ from brixel_edge.errors import BackendMissing, BundleError, SpecError
 from brixel_edge.runtimes.model import open_model
 from brixel_edge.runtimes.ros.commands import CommandTopic, obey
 from brixel_edge.runtimes.ros.images_in import Waiting
-from brixel_edge.runtimes.ros.messages import CameraInfo, FeatureMapMessage, Image, String
 from brixel_edge.runtimes.ros.node import FeatureNode
 from brixel_edge.runtimes.ros.parameters import NodeParameters, assignment
-from brixel_edge.runtimes.ros.transport import Quality
 from brixel_edge.runtimes.ros.transports.memory import MemoryTransport
+from brixel_edge.runtimes.ros.wire.messages import CameraInfo, FeatureMapMessage, Image, String
+from brixel_edge.runtimes.ros.wire.transport import Quality
 
 NOW_NS = 1_700_000_000 * 10**9
 QUALITY = Quality()

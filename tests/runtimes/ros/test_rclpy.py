@@ -15,11 +15,11 @@ from rclpy_stand_in import TransitionCallbackReturn, ros_messages
 from brixel_edge.errors import BackendMissing
 from brixel_edge.runtimes.model import open_model
 from brixel_edge.runtimes.ros.lifecycle import lifecycle_node
-from brixel_edge.runtimes.ros.messages import CameraInfo, Image
 from brixel_edge.runtimes.ros.parameters import NodeParameters
 from brixel_edge.runtimes.ros.run import NodeOptions, run_node
-from brixel_edge.runtimes.ros.transport import Quality
 from brixel_edge.runtimes.ros.transports.rclpy import from_ros, to_ros
+from brixel_edge.runtimes.ros.wire.messages import CameraInfo, Image
+from brixel_edge.runtimes.ros.wire.transport import Quality
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from brixel_edge.errors import SpecError
-from brixel_edge.runtimes.ros.messages import MESSAGES, Message
+from brixel_edge.runtimes.ros.wire.messages import MESSAGES, Message
 
 _CODES = {"bool": "?", "uint8": "B", "int32": "i", "uint32": "I", "float32": "f", "float64": "d"}
 _HEADS: dict[bytes, Literal["<", ">"]] = {b"\x00\x01": "<", b"\x00\x00": ">"}

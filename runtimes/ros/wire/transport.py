@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args
 
 from brixel_edge.errors import SpecError
-from brixel_edge.runtimes.ros.messages import Message
+from brixel_edge.runtimes.ros.wire.messages import Message
 
 Reliability = Literal["best_effort", "reliable"]
 

@@ -1,0 +1,1 @@
+"""Messages, their form on the wire, and what carries them."""
