@@ -1,6 +1,7 @@
 """What a stream costs: frames a second of brixel-run on a video, against the bare engine on the same frames.
 
     python benchmarks/stream.py vits16.brixel drive.mp4
+    python benchmarks/stream.py --age int8.brixel        ages of a network camera's frames; see `age`
 
 The bare engine gets frames that are decoded and resized beforehand, one after the other. Both run in processes of their
 own, in turns; the ratio is taken within each turn. Peak memory is that of the brixel-run process.
@@ -17,7 +18,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import age
+
 BARE = "--bare"
+BACKENDS = ["ort", "openvino"]
 
 
 def bare_fps(model: str, video: str, backend: str, threads: int, frames: int) -> float:
@@ -79,17 +83,35 @@ def compare(model: str, video: str, backend: str, threads: int, frames: int, rou
     return row
 
 
+def keep(path: Path | None, figures: dict[str, Any]) -> None:
+    """As JSON, where it was asked for."""
+    if path is not None:
+        path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
 def main() -> None:
+    if sys.argv[1:2] == [age.CHILD]:
+        age.child(sys.argv[2:])
+        return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="model directory or .onnx file")
-    parser.add_argument("video", help="video file")
-    parser.add_argument("--backend", nargs="+", default=["ort", "openvino"])
+    parser.add_argument("model", nargs="?", help="model directory or .onnx file (with --age by default the built-in)")
+    parser.add_argument("video", nargs="?", help="video file")
+    parser.add_argument("--age", action="store_true", help="ages over RTSP instead; takes no video")
+    parser.add_argument("--seconds", type=float, default=20, help="of each turn of --age")
+    parser.add_argument("--backend", nargs="+", default=BACKENDS)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--frames", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, help="keep the figures as JSON")
     parser.add_argument(BARE, action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.age:
+        if given.backend == BACKENDS:
+            given.backend = ["auto"]
+        keep(given.out, age.compare_ages(given))
+        return
+    if given.model is None or given.video is None:
+        parser.error("a model and a video, or --age")
     if given.bare:
         print(json.dumps(bare_fps(given.model, given.video, given.backend[0], given.threads, given.frames)))
         return
@@ -100,8 +122,7 @@ def main() -> None:
         compare(given.model, given.video, backend, given.threads, given.frames, given.rounds)
         for backend in given.backend
     ]
-    if given.out:
-        given.out.write_text(json.dumps({"model": Path(given.model).name, "rows": rows}, indent=2) + "\n")
+    keep(given.out, {"model": Path(given.model).name, "rows": rows})
 
 
 if __name__ == "__main__":
