@@ -11,8 +11,11 @@ import pytest
 from acted_plan import IMAGE, change_report, spec_of
 
 from brixel_edge.errors import BackendMissing, BundleError
-from brixel_edge.model.engine_file import EngineIdentity, read_report, report_path
+from brixel_edge.model.engine_file import EngineIdentity, EngineTensor, read_report, report_path
+from brixel_edge.model.head import HeadSpec
+from brixel_edge.model.spec import ImageSpec, ModelSpec
 from brixel_edge.runtimes.backends.trt import open_engine, open_trt
+from brixel_edge.runtimes.backends.trt_checks import check_tensors
 from brixel_edge.runtimes.runtime import RuntimeSettings
 
 
@@ -149,3 +152,30 @@ def test_missing_backends_are_named(acted, plan_in, monkeypatch):
     plan.with_name(rtx).write_bytes(b"x")
     with pytest.raises(BackendMissing, match=r"the engine needs tensorrt_rtx .*brixel-edge\[trt-rtx\]"):
         open_trt(plan.with_name(rtx))
+
+
+def tensors(**outputs):
+    """Of an engine: the image, and outputs with their shapes, `materialised.0` among them."""
+    given = {"image": (1, 32, 48, 3), **outputs, "materialised.0": (1, 2, 2, 2)}
+    return tuple(
+        EngineTensor(name=name, dtype="uint8" if name == "image" else "fp32", shape=shape, is_input=name == "image")
+        for name, shape in given.items()
+    )
+
+
+def test_an_engine_gives_what_its_model_says_features_answers_or_both():
+    image = ImageSpec(height=32, width=48, mean=(0, 0, 0), std=(1, 1, 1))
+    plain = ModelSpec(
+        backbone="x", patch_px=8, dim=16, tap_layers=(0,), adapter="none", image=image, grid=(4, 6), licence="none"
+    )
+    alone = dataclasses.replace(plain, head=HeadSpec(kind="pca", outputs=3))
+    both = dataclasses.replace(plain, head=HeadSpec(kind="pca", outputs=3, keeps_features=True))
+    features, head = {"features": (1, 16, 4, 6)}, {"head": (1, 3, 4, 6)}
+    for spec, outputs in ((plain, features), (alone, head), (both, features | head), (None, head), (None, features)):
+        assert check_tensors("e", tensors(**outputs), None, spec, "rebuild") == list(outputs)
+    with pytest.raises(BundleError, match="gives no features, float"):
+        check_tensors("e", tensors(**head), None, plain, "rebuild")
+    with pytest.raises(BundleError, match="gives no features and head, float"):
+        check_tensors("e", tensors(**features), None, both, "rebuild")
+    with pytest.raises(BundleError, match=r"maps pixels, head \(\(32, 48\), \(5, 4, 6\)\), its model"):
+        check_tensors("e", tensors(head=(1, 5, 4, 6)), None, alone, "rebuild")
