@@ -84,6 +84,7 @@ def decode_with_complaint(data: bytes) -> Decoded:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
     complaint = "; ".join(dict.fromkeys(complaints)) or None
     image = None if pixels is None else bgr_from_pixels(pixels)
+    del pixels  # which are as large as the picture, and turning makes another
     if image is None:
         return Decoded(pixels=None, complaint=complaint)
     return Decoded(pixels=turned(image, orientation_of(data)), complaint=complaint)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brixel_edge.errors import BundleError
-from brixel_edge.runtimes.sources.frames import Frame, FrameMemory
+from brixel_edge.runtimes.sources.frames import Frame, FrameMemory, fitting_bytes
 
 DEMO = "demo:"
 # In the public domain; LICENCES.txt beside them says whose they are.
@@ -87,8 +87,8 @@ class DemoSource:
         return pan_and_zoom(self._photographs[int(photograph) % len(self._photographs)], progress)
 
     def memory(self) -> FrameMemory:
-        """The photographs are kept decoded."""
-        return FrameMemory(frame_bytes=3 * WIDTH * HEIGHT, own_bytes=sum(image.nbytes for image in self._photographs))
+        """The photographs are decoded before anybody asks."""
+        return FrameMemory(frame_bytes=3 * WIDTH * HEIGHT, own_bytes=fitting_bytes(HEIGHT, WIDTH))
 
     def interrupt(self) -> None:
         """End the wait for the next frame."""

@@ -14,6 +14,7 @@ from brixel_edge.machine.memory import MIB
 from brixel_edge.model.features import FeatureMap
 
 _DECODED, _MOST_THREADS, _DECODER_BYTES = 6, 16, 9 * MIB
+_GRAPH_ROWS, _BLOCK_ROWS = 256, 12
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -79,11 +80,13 @@ class FrameMemory:
         frame_bytes: the largest frame.
         own_bytes: what the source holds beside the frames that it gave: a decoder's pictures and buffers.
         count: of frames, where few; None for many.
+        may_queue: whether several may wait, for every one is used; else the newest does alone.
     """
 
     frame_bytes: int
     own_bytes: int = 0
     count: int | None = None
+    may_queue: bool = True
 
     @classmethod
     def of_video(cls, height: int, width: int) -> FrameMemory:
@@ -97,6 +100,11 @@ class FrameMemory:
         pixels = height * width
         own_bytes = 3 * pixels + (_DECODED + min(processors, _MOST_THREADS)) * pixels * 3 // 2 + _DECODER_BYTES
         return cls(frame_bytes=3 * pixels, own_bytes=own_bytes)
+
+
+def fitting_bytes(height: int, width: int) -> int:
+    """What bringing a frame to a graph of 256 rows takes: rows as float32, and those of one block before."""
+    return 12 * width * (_GRAPH_ROWS + _BLOCK_ROWS * height // _GRAPH_ROWS)
 
 
 def memory_of(source: object) -> FrameMemory:

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brixel_edge.errors import BundleError
-from brixel_edge.image.headers import HEADER_BYTES, size_from_header
+from brixel_edge.image.headers import HEADER_BYTES, image_header
 from brixel_edge.image.reading import IMAGE_SUFFIXES, Decoded, decode_with_complaint
-from brixel_edge.runtimes.sources.frames import Frame, FrameMemory
+from brixel_edge.runtimes.sources.frames import Frame, FrameMemory, fitting_bytes
 from brixel_edge.runtimes.sources.video import VIDEO_SUFFIXES
 
 _LOG = logging.getLogger(__name__)
@@ -57,12 +57,20 @@ def images_from_glob(pattern: str) -> list[Path]:
     return images
 
 
-def _size_in(path: Path) -> tuple[int, int] | None:
+def _memory_of(path: Path) -> FrameMemory | None:
+    """What one file takes by its header; None where that does not tell."""
     try:
         with path.open("rb") as stream:
-            return size_from_header(stream.read(HEADER_BYTES))
+            header = image_header(stream.read(HEADER_BYTES))
+            file_bytes = path.stat().st_size
     except OSError:
         return None
+    if header is None:
+        return None
+    decoding = file_bytes + header.decoding_bytes - header.bgr_bytes
+    return FrameMemory(
+        frame_bytes=header.bgr_bytes, own_bytes=max(decoding, fitting_bytes(header.height, header.width))
+    )
 
 
 class ImageFiles:
@@ -118,10 +126,13 @@ class ImageFiles:
         )
 
     def memory(self) -> FrameMemory:
-        """By the headers of all files; decoding takes a second copy."""
-        sizes = [size for path in self._paths if (size := _size_in(path)) is not None]
-        largest = 3 * max((height * width for height, width in sizes), default=0)
-        return FrameMemory(frame_bytes=largest, own_bytes=largest, count=len(self._paths))
+        """By the headers of all files: the largest frame, and the most that decoding one of them takes beside it."""
+        told = [memory for path in self._paths if (memory := _memory_of(path)) is not None]
+        return FrameMemory(
+            frame_bytes=max((memory.frame_bytes for memory in told), default=0),
+            own_bytes=max((memory.own_bytes for memory in told), default=0),
+            count=len(self._paths),
+        )
 
     def interrupt(self) -> None:
         """Nothing waits here."""

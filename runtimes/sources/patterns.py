@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from brixel_edge.errors import SpecError
 from brixel_edge.runtimes.sources.clock_picture import paint_time
-from brixel_edge.runtimes.sources.frames import Frame
+from brixel_edge.runtimes.sources.frames import Frame, FrameMemory, fitting_bytes
 
 PATTERNS = ("test:pattern", "test:clock")
 _DEFAULTS = {"width": 640, "height": 480, "fps": 30}
@@ -68,6 +68,11 @@ class PatternSource:
         if self._name == "test:clock":
             paint_time(image, time_s)
         return image
+
+    def memory(self) -> FrameMemory:
+        """The background is there before anybody asks."""
+        size = self._height, self._width
+        return FrameMemory(frame_bytes=self._background.nbytes, own_bytes=fitting_bytes(*size))
 
     def interrupt(self) -> None:
         """End the wait for the next frame."""

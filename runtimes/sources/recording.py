@@ -13,8 +13,8 @@ from brixel_edge.model.features import FeatureMap
 from brixel_edge.runtimes.recordings.recording import load_recording
 from brixel_edge.runtimes.sources.frames import Frame, FrameMemory
 
-# A chunk is read, joined and cut into messages, and its features are copied out.
-_COPIES = 4
+# Of the features: a chunk, and the messages that it is cut into.
+_COPIES = 2
 
 
 class RecordingSource:
@@ -39,8 +39,12 @@ class RecordingSource:
             raise BundleError(f"{path} is a recording without a frame")
         self._pending: FeatureMap | None = first
         self._first_utc_s = first.t_utc_s or 0.0
-        frame_bytes = 3 * first.frame_size[0] * first.frame_size[1] + first.values.nbytes
-        self._memory = FrameMemory(frame_bytes=frame_bytes, own_bytes=_COPIES * first.values.nbytes)
+        # Where no engine computes, frames are taken as they come, and none queue up.
+        self._memory = FrameMemory(
+            frame_bytes=3 * first.frame_size[0] * first.frame_size[1],
+            own_bytes=_COPIES * first.values.nbytes,
+            may_queue=False,
+        )
         height, width = first.frame_size
         self.description = f"{path} (recording of {self.recording.model.name}, {width}x{height})"
 

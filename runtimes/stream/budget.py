@@ -115,7 +115,10 @@ def _frames_bytes(frames: Sequence[FrameMemory], queue_bytes: int, keeps_frames:
     if len(frames) == 1 and frames[0].count == 1:
         return frames[0].own_bytes + frames[0].frame_bytes
     # One may always wait.
-    read = sum(one.own_bytes + one.frame_bytes + max(queue_bytes // len(frames), one.frame_bytes) for one in frames)
+    read = sum(
+        one.own_bytes + one.frame_bytes + max(queue_bytes // len(frames) if one.may_queue else 0, one.frame_bytes)
+        for one in frames
+    )
     return read + (2 if keeps_frames else 1) * max(one.frame_bytes for one in frames)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -18,12 +19,13 @@ from brixel_edge.runtimes.opening import open_engine_of_model
 from brixel_edge.runtimes.pictures.output import Output, open_output
 from brixel_edge.runtimes.preview.server import Preview
 from brixel_edge.runtimes.runtime import RuntimeSettings
-from brixel_edge.runtimes.sources.frames import FrameMemory, memory_of
+from brixel_edge.runtimes.sources.frames import FrameMemory, FrameSource, memory_of
 from brixel_edge.runtimes.sources.images import SECONDS_PER_IMAGE
 from brixel_edge.runtimes.stream.budget import MemoryPlan, check_measured, check_plan, plan_memory
 from brixel_edge.runtimes.stream.engine_thread import EngineThread
 from brixel_edge.runtimes.stream.feature_stream import OpenSources, open_sources
 from brixel_edge.runtimes.stream.frame_queue import Counters
+from brixel_edge.runtimes.stream.policies import policy_of_source
 from brixel_edge.runtimes.stream.report import RunReport, SecondLine
 from brixel_edge.runtimes.stream.run_options import RunOptions
 from brixel_edge.runtimes.stream.service import Service
@@ -126,10 +128,15 @@ class StreamRun:
     def _open_model(self, opened: OpenSources) -> Model:
         options = self._options
         settings = RuntimeSettings(threads=options.threads, openvino_precision=options.openvino_precision)
-        frames = [memory_of(source) for source in opened.sources]
+        frames = [self._memory_of(source) for source in opened.sources]
         check_plan_of = partial(self._check_plan, frames)
         engine = open_engine_of_model(options.model, options.backend, options.precision, settings, check_plan_of)
         return model_from_engine(engine, options.fit)
+
+    def _memory_of(self, source: FrameSource) -> FrameMemory:
+        memory = memory_of(source)
+        policy = self._options.policy or policy_of_source(source.is_live)
+        return replace(memory, may_queue=memory.may_queue and policy.keeps_all)
 
     def _check_plan(self, frames: list[FrameMemory], resolved: ResolvedModel, backend: str) -> None:
         """Refuse an engine that is over the budget, before it is loaded."""
