@@ -34,6 +34,7 @@ from brixel_edge.image.reading import read_image
 from brixel_edge.image.resize import resize_image
 from brixel_edge.machine.files import write_atomically
 from brixel_edge.model.adapters import AdapterKind
+from brixel_edge.proof.confidence import ELSEWHERE
 from brixel_edge.proof.parity import compare_cells
 
 MIN_IMAGES = 8  # a source with fewer stays among those that calibrate
@@ -157,7 +158,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/int8_sources.json"))
     arguments = parser.parse_args()
     setup = {"backbone": BACKBONE, "blocks": arguments.blocks, "size_px": arguments.size, "frames": arguments.count,
-             "bounds": asdict(Bounds()), "target": "ort"}  # fmt: skip
+             "bounds": asdict(Bounds()), "elsewhere": ELSEWHERE, "target": "ort"}  # fmt: skip
     done = json.loads(arguments.out.read_text()) if arguments.out.exists() else {"setup": setup, "rows": []}
     if done["setup"] != setup:
         raise SystemExit(f"{arguments.out} is of another setup; name another --out")

@@ -30,7 +30,7 @@ class Bounds:
 
     Attributes:
         mean: cosine of a cell, mean; its lower confidence bound must reach it, as those of the next two.
-        p01: cosine that 1 % of the cells may fall below.
+        p01: cosine that 1 % of the cells may fall below, on sources that the judging frames do not show.
         agreement: of a linear probe, share of cells.
         frobenius: relative error that may not be exceeded.
         norm: relative error of a cell's length that no cell may exceed.
@@ -71,7 +71,7 @@ class Closeness:
         if output == ANSWER:
             return self._answer_shortfalls(bounds)
         asked = asdict(bounds)
-        lows = {name: getattr(self.lower, name) for name in ("mean", "p01", "agreement")}
+        lows = {"mean": self.lower.mean, "p01": self.lower.p01_elsewhere, "agreement": self.lower.agreement}
         highs = {"frobenius": self.parity.frobenius, "norm": self.parity.norm_error}
         return [
             f"{name} of {output} is at least {value:.4f} at {self.lower.confidence:.0%} confidence, asked {asked[name]}"

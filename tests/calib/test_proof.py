@@ -44,7 +44,16 @@ def test_the_worst_percent_refuses_alone():
     """3 % of the cells turned by 13 degrees (cosine 0.974): the mean stays at 0.9992."""
     candidate = [np.concatenate([turned(cells[:12], 13), cells[12:]]) for cells in REFERENCE]
     (found,) = shortfalls(candidate)
-    assert found.startswith("p01 of features is at least 0.9744 at 95% confidence, asked 0.98")
+    # 1 - 3 * (1 - 0.9744): the worst percent of other sources gets headroom.
+    assert found.startswith("p01 of features is at least 0.9231 at 95% confidence, asked 0.98")
+
+
+def test_other_sources_get_headroom():
+    """3 % of the cells at a cosine of 0.9903, which other sources may triple to 0.971; 0.9962 stays in bounds."""
+    for degrees, is_refused in ((8, True), (5, False)):
+        candidate = [np.concatenate([turned(cells[:12], degrees), cells[12:]]) for cells in REFERENCE]
+        assert compare_cells(REFERENCE, candidate).passes(GATES["int8"])
+        assert [text[:3] for text in shortfalls(candidate)] == (["p01"] if is_refused else [])
 
 
 def test_the_mean_refuses_alone():
@@ -57,7 +66,7 @@ def test_one_bad_photograph_refuses_though_the_figure_passes():
     """12 cells of 3200 are bad: 0.4 %. They are in one of eight photographs, which other draws hold three times."""
     candidate = [np.concatenate([turned(REFERENCE[0][:12], 30), REFERENCE[0][12:]]), *REFERENCE[1:]]
     assert compare_cells(REFERENCE, candidate).cosine_p01 > 0.98
-    assert any(text.startswith("p01 of features is at least 0.866") for text in shortfalls(candidate))
+    assert any(text.startswith("p01 of features is at least 0.598") for text in shortfalls(candidate))
 
 
 @pytest.mark.parametrize("factor", [2, 0.5])
