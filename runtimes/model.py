@@ -33,6 +33,7 @@ class Model:
         spec: what the model is.
         name: what to call it.
         path: of the graph or plan that runs.
+        root: the model directory; None for a bare graph.
         backend: what executes it: `ort`, `openvino` or `trt`.
         precision: of the file.
         proof: why it may be believed on this device, for people.
@@ -53,6 +54,7 @@ class Model:
         self.head: HeadSpec | None = self.spec.head
         self._runtime: Runtime | None = opened.runtime
         self._resolved = opened.resolved
+        self.root = opened.resolved.root
 
     @functools.cached_property
     def feature_space(self) -> FeatureSpace:

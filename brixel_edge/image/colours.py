@@ -1,14 +1,16 @@
 """Colours for feature maps by their first three principal components: fixed, or for a stream.
 
-A PCA of each frame by itself flickers: components swap, change sign, and one outlier dims the rest. `PcaColours` stays
-put from frame to frame: mean and covariance are running averages over a sample of cells, the new basis is turned onto
-the old one (orthogonal Procrustes) before it takes over, and the range that maps to 0..255 is a running average of
-percentiles. Nothing is fetched or kept.
+A PCA of each frame by itself flickers: components swap, change sign, and one outlier dims the rest. Here the directions
+are a model's, found once and used by every process, so that a colour means the same today and tomorrow. Only the range
+that maps to 0..255 follows the scene, within a second, and what changes so little that it may be noise changes less.
+Nothing is fetched or kept.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +18,72 @@ from numpy.typing import NDArray
 from brixel_edge.errors import SpecError
 
 COMPONENTS = 3
-# Weight of a new frame in the running averages, and how often the basis is looked at again.
-MOMENTUM, REFRESH_EVERY = 0.1, 5
 _SAMPLED_CELLS = 1024
 _LOW_PERCENT, _HIGH_PERCENT = 2.0, 98.0
-# What is shown follows what was found by this part of the way each frame: a new object must not make the picture jump.
-_FOLLOW = 0.2
-# Steps of subspace iteration from the last basis; the covariance moves little between refreshes.
-_STEPS = 2
+# Two seconds after a cut the range is off by a thousandth of the way.
+_RANGE_S = 0.3
+# Of frames that say nothing about their time.
+_FRAME_S = 1 / 30
+# A scene of which the components show little is not stretched to noise: parts of the range that the basis was made of.
+_SMALLEST_SHARE = 0.25
+# Levels: a change of this size is shown by half at once, larger ones nearly whole, smaller ones hardly. ViT-Ti on a
+# photograph with noise of 2.5 grey levels: changes of 1.9 levels in the mean and 8 at the 99th percentile become 0.1
+# and 1. After a large change the last few levels come slowly: 3 are left after ten frames, 1 after sixty.
+_NOISE_LEVELS = 14.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ColourBasis:
+    """What the colours of a model's features are.
+
+    Attributes:
+        mean: (D,) float32.
+        directions: (D, 3) float32, of red, green and blue.
+        limits: (2, 3) float32, what becomes 0 and 255 in the maps that it was made of.
+    """
+
+    mean: NDArray[np.floating] = field(repr=False)
+    directions: NDArray[np.floating] = field(repr=False)
+    limits: NDArray[np.floating]
+
+    def __post_init__(self) -> None:
+        shapes = self.mean.shape, self.directions.shape, self.limits.shape
+        if shapes != ((len(self.mean),), (len(self.mean), COMPONENTS), (2, COMPONENTS)):
+            raise SpecError(f"shapes {shapes} are not those of a mean (D,), directions (D, 3) and limits (2, 3)")
+        if not all(np.isfinite(part).all() for part in (self.mean, self.directions, self.limits)):
+            raise SpecError("a colour basis must be finite")
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether the maps that it was made of had no contrast, so that its directions mean nothing."""
+        return bool((np.ptp(self.limits, axis=0) <= self.smallest_span()).any())
+
+    def smallest_span(self) -> float:
+        """A map without contrast (a covered lens) is dark, not amplified noise."""
+        return float(1e-3 * (np.abs(self.mean).max() + 1e-3))
+
+    def project(self, values: NDArray[np.floating]) -> NDArray[np.floating]:
+        """(..., D) -> (..., 3)."""
+        with np.errstate(invalid="ignore"):  # Inf in a map that is to be shown all the same
+            return values.astype(np.float32, copy=False) @ self.directions - self.mean @ self.directions
+
+    def levels(self, projected: NDArray[np.floating], limits: NDArray[np.floating]) -> NDArray[np.floating]:
+        """(..., 3) -> 0..255, black where there is no number."""
+        low, high = limits
+        span = np.maximum(high - low, self.smallest_span())
+        with np.errstate(invalid="ignore"):
+            return np.clip(np.nan_to_num((projected - low) * (255 / span)), 0, 255)
+
+
+def basis_from_maps(maps: Sequence[NDArray[np.floating]]) -> ColourBasis:
+    """The directions that show most of some maps.
+
+    Args:
+        maps: (h, w, D) each.
+    """
+    cells = np.concatenate([_sample(values.reshape(-1, values.shape[-1])) for values in maps])
+    finite = cells[np.isfinite(cells).all(axis=1)]
+    return _basis_of_cells(finite if len(finite) else np.zeros_like(cells[:1]))
 
 
 def fixed_colours(
@@ -39,88 +99,81 @@ def fixed_colours(
         where there is no number.
     """
     cells = np.concatenate([values.reshape(-1, values.shape[-1]) for values in maps]).astype(np.float32)
-    mean, covariance = _moments(cells)
-    basis = _leading(covariance)
-    projection, offset = _affine(mean, basis, _percentiles((cells - mean) @ basis))
-    return lambda values: _painted(values, projection, offset)
+    basis = _basis_of_cells(cells)
+    return lambda values: basis.levels(basis.project(values), basis.limits).astype(np.uint8)
 
 
 class PcaColours:
     """Turns feature maps of one stream into pictures; give it the frames in order.
 
     Args:
-        momentum: weight of a new frame in the running averages, in (0, 1]; the first frames count more.
-        refresh_every: frames between two looks at the basis.
+        basis: of the model; None takes that of the first map with contrast.
+        is_steady: False where maps have little in common with the one before, as those of a folder of images.
     """
 
-    def __init__(self, momentum: float = MOMENTUM, refresh_every: int = REFRESH_EVERY) -> None:
-        if not 0 < momentum <= 1 or refresh_every < 1:
-            raise SpecError(f"momentum {momentum} must be in (0, 1] and refresh_every {refresh_every} at least 1")
-        self._momentum, self._refresh_every = momentum, refresh_every
-        self._frames = self._refreshes = 0
-        self._mean = self._covariance = self._basis = self._range = np.empty(0, np.float32)
-        self._projection = self._offset = np.empty(0, np.float32)
+    def __init__(self, basis: ColourBasis | None = None, *, is_steady: bool = True) -> None:
+        self._basis, self._is_steady = basis, is_steady
+        self._limits: NDArray[np.floating] | None = None
+        self._shown: NDArray[np.floating] | None = None
+        self._last_s: float | None = None
 
-    def __call__(self, values: NDArray[np.floating]) -> NDArray[np.uint8]:
+    def __call__(self, values: NDArray[np.floating], t_s: float | None = None) -> NDArray[np.uint8]:
         """Colour one map.
 
         Args:
             values: (h, w, D); all maps of a stream have the same D.
+            t_s: when it was taken, on any clock [s]; None takes a thirtieth of a second after the one before.
 
         Returns:
             (h, w, 3) uint8: the first three components as red, green and blue.
 
         Raises:
-            SpecError: no map, or another D than before.
+            SpecError: no map, or another D than the basis.
         """
-        if values.ndim != 3 or (self._frames and values.shape[2] != len(self._mean)):
+        if values.ndim != 3 or (self._basis is not None and values.shape[2] != len(self._basis.mean)):
             raise SpecError(f"feature map {values.shape} is not (h, w, D) with the D of the maps before it")
-        if self._frames % self._refresh_every == 0:
-            self._refresh(_sample(values.reshape(-1, values.shape[2])))
-        self._follow()
-        self._frames += 1
-        return _painted(values, self._projection, self._offset)
+        basis = self._basis or basis_from_maps([values])
+        if self._basis is None and not basis.is_flat:
+            self._basis, self._limits = basis, None
+        projected = basis.project(values)
+        self._follow(basis, _percentiles(_sample(projected.reshape(-1, COMPONENTS))), t_s)
+        assert self._limits is not None
+        return self._calmed(basis.levels(projected, self._limits)).astype(np.uint8)
 
-    def _refresh(self, cells: NDArray[np.floating]) -> None:
-        """Fold a sample of cells (n, D) into the averages and follow them with the basis."""
-        self._refreshes += 1
-        # The plain mean of all refreshes until the momentum is reached: a dark first frame must not linger.
-        weight = max(self._momentum, 1 / self._refreshes)
-        mean, covariance = _moments(cells)
-        if self._refreshes == 1:
-            self._mean, self._covariance, self._range = mean, covariance, np.empty(0, np.float32)
+    def _follow(self, basis: ColourBasis, seen: NDArray[np.floating], t_s: float | None) -> None:
+        """Move the range towards what is seen."""
+        middle, half = seen.mean(axis=0), np.ptp(seen, axis=0) / 2
+        half = np.maximum(half, _SMALLEST_SHARE / 2 * np.ptp(basis.limits, axis=0))
+        seen = np.stack([middle - half, middle + half])
+        passed_s = t_s - self._last_s if t_s is not None and self._last_s is not None else _FRAME_S
+        self._last_s = t_s
+        if self._limits is None or not self._is_steady:
+            self._limits = seen
         else:
-            shift = (mean - self._mean)[:, None]
-            self._covariance = (1 - weight) * (self._covariance + weight * shift @ shift.T) + weight * covariance
-            self._mean = (1 - weight) * self._mean + weight * mean
-        self._basis = _turned_onto(self._new_basis(), self._basis) if self._basis.size else _leading(self._covariance)
-        self._follow_range((cells - self._mean) @ self._basis, weight)
+            weight = 1 - math.exp(-(passed_s if passed_s > 0 else _FRAME_S) / _RANGE_S)
+            self._limits = self._limits + weight * (seen - self._limits)
 
-    def _new_basis(self) -> NDArray[np.floating]:
-        """(D, 3), the leading eigenvectors of the covariance as they are now, from the last basis on."""
-        basis = self._basis
-        for _ in range(_STEPS):
-            basis = np.linalg.qr(self._covariance @ basis)[0]
-        return basis
-
-    def _follow_range(self, projected: NDArray[np.floating], weight: float) -> None:
-        seen = _percentiles(projected)
-        self._range = seen if not self._range.size else (1 - weight) * self._range + weight * seen
-
-    def _follow(self) -> None:
-        """Move the affine map from features to levels, (D, 3) and (3,), towards mean, basis and range."""
-        projection, offset = _affine(self._mean, self._basis, self._range)
-        if not self._frames:
-            self._projection, self._offset = projection, offset
-            return
-        self._projection = self._projection + _FOLLOW * (projection - self._projection)
-        self._offset = self._offset + _FOLLOW * (offset - self._offset)
+    def _calmed(self, levels: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Large changes at once, small ones slowly."""
+        if self._shown is None or self._shown.shape != levels.shape or not self._is_steady:
+            self._shown = levels
+        else:
+            change = levels - self._shown
+            self._shown = self._shown + change**3 / (change**2 + _NOISE_LEVELS**2)
+        return self._shown
 
 
 def _sample(cells: NDArray[np.floating]) -> NDArray[np.floating]:
     """At most some 1000 cells, evenly over the map; an odd step, so that columns are not skipped in step with rows."""
     step = max(1, len(cells) // _SAMPLED_CELLS) | 1
     return cells[::step].astype(np.float32)
+
+
+def _basis_of_cells(cells: NDArray[np.floating]) -> ColourBasis:
+    """From cells (n, D)."""
+    mean, covariance = _moments(cells)
+    directions = _leading(covariance)
+    return ColourBasis(mean=mean, directions=directions, limits=_percentiles((cells - mean) @ directions))
 
 
 def _moments(cells: NDArray[np.floating]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
@@ -139,31 +192,8 @@ def _leading(covariance: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def _percentiles(projected: NDArray[np.floating]) -> NDArray[np.floating]:
-    """(2, 3), what becomes 0 and 255."""
+    """(2, 3), what becomes 0 and 255; of nothing, nothing."""
+    projected = projected[np.isfinite(projected).all(axis=1)]
+    if not len(projected):
+        return np.zeros((2, COMPONENTS), np.float32)
     return np.percentile(projected, (_LOW_PERCENT, _HIGH_PERCENT), axis=0).astype(np.float32)
-
-
-def _affine(
-    mean: NDArray[np.floating], basis: NDArray[np.floating], limits: NDArray[np.floating]
-) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """The map from features to levels, (D, 3) and (3,)."""
-    low, high = limits
-    # A map without contrast (a covered lens) is dark, not amplified noise.
-    span = np.maximum(high - low, 1e-3 * (np.abs(mean).max() + 1e-3))
-    projection = basis * (255 / span)
-    return projection, -mean @ projection - low * (255 / span)
-
-
-def _painted(
-    values: NDArray[np.floating], projection: NDArray[np.floating], offset: NDArray[np.floating]
-) -> NDArray[np.uint8]:
-    """(h, w, D) -> (h, w, 3)."""
-    with np.errstate(invalid="ignore"):  # Inf in a map that is to be shown all the same
-        levels = values.astype(np.float32, copy=False) @ projection + offset
-    return np.clip(np.nan_to_num(levels), 0, 255).astype(np.uint8)
-
-
-def _turned_onto(basis: NDArray[np.floating], target: NDArray[np.floating]) -> NDArray[np.floating]:
-    """The basis of the same subspace that lies closest to `target` (orthogonal Procrustes)."""
-    left, _, right = np.linalg.svd(basis.T @ target)
-    return basis @ (left @ right)

@@ -27,6 +27,7 @@ from brixel_edge.model.spec import ModelSpec
 
 MANIFEST_NAME = "model.json"
 FAILURE_NAME = "failed.json"
+COLOURS_NAME = "colours.npz"  # what the model's pictures are painted with; found at the first run, no part of the model
 PASSED_SUFFIX = ".passed.json"  # notes of a device that an engine has passed there; no part of the model
 _REMAINS = re.compile(r"\.(old\.)?[a-z0-9_]{8}")  # of tempfile.mkdtemp
 # In ONNX Runtime's own operators, and with half precision around its integers, for TensorRT.
@@ -256,7 +257,7 @@ def write_receipt(root: Path, receipt: Receipt) -> Receipt:
     files = {
         path.name: FileEntry(sha256=sha256_of(path), bytes=path.stat().st_size)
         for path in sorted(root.iterdir())
-        if path.is_file() and path.name != MANIFEST_NAME and not path.name.endswith(PASSED_SUFFIX)
+        if path.is_file() and path.name not in (MANIFEST_NAME, COLOURS_NAME) and not path.name.endswith(PASSED_SUFFIX)
     }
     written = replace(receipt, files=files)
     write_atomically(root / MANIFEST_NAME, json.dumps(written.to_json(), indent=2, allow_nan=False) + "\n")

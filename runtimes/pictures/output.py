@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brixel_edge.errors import SpecError
-from brixel_edge.image.colours import PcaColours
+from brixel_edge.image.colours import ColourBasis
 from brixel_edge.model.features import FeatureMap
 from brixel_edge.model.spec import UNTRAINED_NOTICE
 from brixel_edge.runtimes.asking.asking import Answer, Asking
@@ -50,6 +50,7 @@ class Output:
         asking: what is looked for in each frame.
         feature_recorder: None for none.
         preview: the page; None for none. Whoever opened it closes it.
+        basis: of the model's colours; None takes that of the first map.
     """
 
     def __init__(
@@ -60,9 +61,10 @@ class Output:
         asking: Asking | None = None,
         feature_recorder: FeatureRecorder | None = None,
         preview: Preview | None = None,
+        basis: ColourBasis | None = None,
     ) -> None:
         self._window, self._recorder, self._preview = window, recorder, preview
-        self._feature_recorder = feature_recorder
+        self._feature_recorder, self._basis = feature_recorder, basis
         self._asking = asking or Asking()
         self._painter: Painter | None = None
         self._last: _Shown | None = None
@@ -114,8 +116,7 @@ class Output:
             self._asking.take_requests(self._last.features)
         if self._painter is None:
             # Images have little in common with the one before; frames have much.
-            colours = PcaColours(refresh_every=1) if name else PcaColours()
-            self._painter = Painter(colours, has_one_frame_each=bool(name))
+            self._painter = Painter(self._basis, is_steady=name is None)
         speed = f"  {fps:.1f} fps  {infer_ms:.0f} ms" if fps else ""
         self._last = _Shown(features=features, facts=self._facts + speed, fps=fps)
         picture = self._paint(self._asking.answer(features), is_kept=self._recorder is not None)
@@ -186,6 +187,7 @@ def open_output(
     say: Callable[[str], None],
     asking: Asking | None = None,
     preview: Preview | None = None,
+    basis: ColourBasis | None = None,
 ) -> Output:
     """Open what the user asked for, and what the machine has.
 
@@ -197,6 +199,7 @@ def open_output(
         say: told where there is nothing to show pictures on.
         asking: what is looked for in each frame.
         preview: the page, if one is served.
+        basis: of the model's colours; None takes that of the first map.
 
     Raises:
         BundleError: nothing can be written there.
@@ -217,7 +220,7 @@ def open_output(
         say(WINDOW_HELP)
     elif saving.path is None and preview is None and not headless:
         say("no display here, so nothing is shown; --preview serves a page, --save out.mp4 keeps the pictures")
-    return Output(model, window, recorder, asking, feature_recorder, preview)
+    return Output(model, window, recorder, asking, feature_recorder, preview, basis)
 
 
 def _recorded_model(model: Model) -> RecordedModel:

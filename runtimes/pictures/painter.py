@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import cv2
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from brixel_edge.errors import SpecError
 from brixel_edge.image.answers import AnswerColours
 from brixel_edge.image.captions import caption_strip
-from brixel_edge.image.colours import PcaColours
+from brixel_edge.image.colours import ColourBasis, PcaColours
 from brixel_edge.image.legends import legend
 from brixel_edge.model.features import FeatureMap
 from brixel_edge.runtimes.asking.asking import Answer
@@ -20,17 +21,18 @@ from brixel_edge.runtimes.pictures.overlays import draw_matches, heat_map
 
 
 class Painter:
-    """Paints the results of one stream, in order: the colours follow the stream.
+    """Paints the results of one stream, in order: the colours' range follows each of its sources.
 
     Args:
-        colours: of feature maps; None for those of a stream.
-        has_one_frame_each: pictures have nothing to do with the one before; a head's colours are then found anew.
+        basis: of the model's colours; None takes that of the first map.
+        is_steady: False where each frame is a picture of its own; a head's colours are then found anew, too.
     """
 
-    def __init__(self, colours: PcaColours | None = None, *, has_one_frame_each: bool = False) -> None:
-        self._colours = colours or PcaColours()
+    def __init__(self, basis: ColourBasis | None = None, *, is_steady: bool = True) -> None:
+        self._new_colours = functools.partial(PcaColours, basis, is_steady=is_steady)
+        self._colours: dict[str | None, PcaColours] = {}
         self._answers: AnswerColours | None = None
-        self._is_anew = has_one_frame_each
+        self._is_steady = is_steady
 
     def __call__(
         self, features: FeatureMap, facts: str, notice: str | None = None, answer: Answer | None = None
@@ -70,8 +72,10 @@ class Painter:
     def _coloured(self, features: FeatureMap) -> NDArray[np.uint8]:
         """(h, w, 3) RGB of the cells: what a head says of them, or else their features."""
         if features.head is None or features.answer is None:
-            return self._colours(features.values)
-        if self._answers is None or self._is_anew:
+            colours = self._colours.setdefault(features.source, self._new_colours())
+            t_s = features.t_capture_s if features.t_stream_s is None else features.t_stream_s
+            return colours(features.values, t_s)
+        if self._answers is None or not self._is_steady:
             self._answers = AnswerColours(features.head)
         return self._answers(features.answer)
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
+from brixel_edge.image.colours import ColourBasis
 from brixel_edge.machine.addresses import label_from_address
 from brixel_edge.machine.memory import peak_rss_bytes, rss_bytes
 from brixel_edge.model.bundle import ResolvedModel
@@ -16,6 +17,7 @@ from brixel_edge.runtimes.asking.asking import Asking
 from brixel_edge.runtimes.engines import load_backend
 from brixel_edge.runtimes.model import Model, model_from_engine
 from brixel_edge.runtimes.opening import open_engine_of_model
+from brixel_edge.runtimes.pictures.colour_basis import colour_basis_of
 from brixel_edge.runtimes.pictures.output import Output, open_output
 from brixel_edge.runtimes.preview.server import Preview
 from brixel_edge.runtimes.runtime import RuntimeSettings
@@ -72,6 +74,7 @@ class StreamRun:
         self._output: Output | None = None
         self._asking = Asking(options.prototypes, options.queries, options.save_prototypes, say)
         self._preview = self._open_preview()
+        self._basis: ColourBasis | None = None
         self._plan: MemoryPlan | None = None
         self._service = Service()
         self._engine = EngineThread(
@@ -131,7 +134,13 @@ class StreamRun:
         frames = [self._memory_of(source) for source in opened.sources]
         check_plan_of = partial(self._check_plan, frames)
         engine = open_engine_of_model(options.model, options.backend, options.precision, settings, check_plan_of)
-        return model_from_engine(engine, options.fit)
+        model = model_from_engine(engine, options.fit)
+        try:
+            self._basis = colour_basis_of(model) if options.has_pictures and model.head is None else None
+        except BaseException:
+            model.close()
+            raise
+        return model
 
     def _memory_of(self, source: FrameSource) -> FrameMemory:
         memory = memory_of(source)
@@ -173,6 +182,7 @@ class StreamRun:
             self._say,
             self._asking,
             self._preview,
+            self._basis,
         )
         self._last_line_s = time.monotonic()
 

@@ -140,7 +140,10 @@ def test_the_built_in_model_says_that_it_is_untrained_everywhere(folder, tmp_pat
 
 def test_without_a_display_it_says_so_and_runs(graph, folder, capsys):
     assert main([graph, "--source", folder, "--quiet"]) == 0
-    assert "no display here, so nothing is shown; --save out.mp4 keeps the pictures" in capsys.readouterr().err
+    assert (
+        "no display here, so nothing is shown; --preview serves a page, --save out.mp4 keeps the pictures"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_line_each_second_goes_to_stderr(graph, capsys):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
 from brixel_edge.errors import SpecError
-from brixel_edge.image.colours import PcaColours, fixed_colours
+from brixel_edge.image.colours import ColourBasis, PcaColours, basis_from_maps, fixed_colours
 
 DIM = 32
 
@@ -81,8 +83,8 @@ def test_an_object_that_came_late_gets_colours_of_its_own():
 
 
 def test_a_black_first_frame_does_not_linger():
-    values, _ = scene()
-    painter = PcaColours(refresh_every=1)
+    values, amounts = scene()
+    painter = PcaColours()
     painter(np.zeros((32, 32, DIM), np.float32))
     for t in range(12):
         colours = painter(with_noise(values, t))
@@ -90,6 +92,8 @@ def test_a_black_first_frame_does_not_linger():
         colours.reshape(-1, 3), 5, axis=0
     ).astype(int)
     assert (spread > 60).all()
+    # The directions are those of the first map that has any, not whatever black gave.
+    assert abs(np.corrcoef(colours[..., 0].ravel(), amounts[..., 0].ravel())[0, 1]) > 0.95
 
 
 def test_a_flat_frame_is_not_amplified_noise():
@@ -114,10 +118,115 @@ def test_another_width_is_refused():
         painter(np.zeros((8, 8, DIM + 1), np.float32))
 
 
-@pytest.mark.parametrize("settings", [{"momentum": 0.0}, {"momentum": 1.5}, {"refresh_every": 0}])
-def test_settings_that_cannot_be_are_refused(settings):
-    with pytest.raises(SpecError, match="must be in"):
-        PcaColours(**settings)
+BASIS = basis_from_maps([scene(seed)[0] for seed in range(3)])
+
+
+def other_scene(seed):
+    """Of the same model: other strengths, another mean."""
+    values = scene(seed)[0]
+    return values * np.float32(0.5) + np.float32(1.5)
+
+
+def differences(frames, painter, fps=30.0):
+    """(mean, 99th percentile) of what changes from each picture to the next, in levels."""
+    pictures = [painter(frame, number / fps).astype(int) for number, frame in enumerate(frames)]
+    changes = [np.abs(after - before) for before, after in itertools.pairwise(pictures)]
+    return [(float(change.mean()), float(np.percentile(change, 99))) for change in changes], pictures
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.05, 0.1])
+@pytest.mark.parametrize("basis", [BASIS, None])
+def test_a_static_scene_stands_still(noise, basis):
+    """With a noise that moves the levels of a picture by itself by 2 in the mean, 10 at the 99th percentile."""
+    values = scene()[0]
+    rng = np.random.default_rng(0)
+    frames = [values + rng.normal(size=values.shape).astype(np.float32) * np.float32(noise) for _ in range(40)]
+    changes, _ = differences(frames, PcaColours(basis))
+    # The first picture is as noisy as its frame.
+    assert max(mean for mean, _ in changes[2:]) < 1
+    assert max(high for _, high in changes[2:]) < 3
+    if noise == 0.1:
+        alone = [PcaColours(BASIS)(frame).astype(int) for frame in frames[:2]]
+        assert np.percentile(np.abs(alone[1] - alone[0]), 99) > 6
+
+
+@pytest.mark.parametrize("fps", [5.0, 30.0])
+def test_two_seconds_after_a_cut_the_new_scene_has_settled(fps):
+    before, after = scene(0)[0], other_scene(9)
+    count = int(2 * fps)
+    frames = [with_noise(before, t) for t in range(count)]
+    # Of half the strength, so is its noise.
+    frames += [(with_noise(after, t) + after) / 2 for t in range(2 * count)]
+    changes, pictures = differences(frames, PcaColours(BASIS), fps)
+    assert changes[count - 1][0] > 20  # the cut
+    assert max(mean for mean, _ in changes[2 * count :]) < 1
+    assert max(high for _, high in changes[2 * count :]) < 3
+    # And it has settled to what this scene looks like to who sees nothing else.
+    fresh = PcaColours(BASIS)(after).astype(int)
+    assert np.abs(pictures[2 * count] - fresh).mean() < 4
+
+
+def test_the_colours_are_the_basis_whatever_was_seen_before():
+    """Two processes that begin with other scenes show a third one alike."""
+    third = scene(7)[0]
+    shown = []
+    for first in (scene(0)[0], other_scene(3)):
+        painter = PcaColours(BASIS)
+        for number in range(60):
+            painter(first, number / 30)
+        for number in range(60, 150):
+            picture = painter(third, number / 30)
+        shown.append(picture.astype(int))
+    assert np.abs(shown[0] - shown[1]).mean() < 2
+
+
+def test_motion_is_shown_at_once():
+    values = scene()[0]
+    painter = PcaColours(BASIS)
+    for number in range(30):
+        before = painter(values, number / 30).astype(int)
+    moved = values.copy()
+    moved[8:16, 8:16] = values[20:28, 20:28]
+    after = painter(moved, 1.0).astype(int)
+    fresh = PcaColours(BASIS)(moved).astype(int)
+    large = np.abs(fresh - before) > 60
+    assert large.sum() > 30
+    assert np.abs(after - fresh)[large].max() < 15
+
+
+def test_pictures_that_have_nothing_in_common_are_each_by_itself():
+    painter = PcaColours(BASIS, is_steady=False)
+    for values in (scene(0)[0], other_scene(3), scene(5)[0]):
+        assert (painter(values) == PcaColours(BASIS)(values)).all()
+
+
+def test_a_scene_of_little_contrast_is_not_stretched_to_noise():
+    painter = PcaColours(BASIS)
+    colours = painter((scene()[0] - 2) * np.float32(0.02) + 2)
+    assert np.ptp(np.percentile(colours.reshape(-1, 3), (2, 98), axis=0), axis=0).max() < 40
+
+
+def test_other_sizes_of_a_map_begin_anew():
+    painter = PcaColours(BASIS)
+    painter(scene()[0])
+    assert painter(scene(grid=(8, 8))[0]).shape == (8, 8, 3)
+
+
+def test_maps_without_a_number_are_black_and_leave_nothing_behind():
+    painter = PcaColours(BASIS)
+    broken = np.full((32, 32, DIM), np.nan, np.float32)
+    assert (painter(broken) == 0).all()
+    painter(scene()[0], 10.0)
+    assert painter(scene()[0], 20.0).std() > 20
+    assert (PcaColours()(broken) == 0).all()
+
+
+def test_a_basis_that_cannot_be_is_refused():
+    good = {"mean": BASIS.mean, "directions": BASIS.directions, "limits": BASIS.limits}
+    for name, value in (("limits", np.zeros((3, 3))), ("directions", BASIS.directions[:4]),
+                        ("mean", BASIS.mean * np.nan)):  # fmt: skip
+        with pytest.raises(SpecError, match=r"colour basis must be finite|are not those of a mean"):
+            ColourBasis(**{**good, name: value})
 
 
 def test_fixed_colours_are_those_of_the_principal_components_by_svd():
