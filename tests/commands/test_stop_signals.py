@@ -202,6 +202,48 @@ def test_a_signal_while_a_model_is_loaded_ends_a_run_with_its_table(graph, tmp_p
     assert "Traceback" not in errors
 
 
+# Three frames, then a driver that hangs whatever is asked of it, or a camera that is lost and tried again.
+LOST = """
+import sys, threading, time
+import numpy as np
+from brixel_edge.runtimes.sources.frames import Frame, SourceStatus
+from brixel_edge.runtimes.stream import run
+from brixel_edge.runtimes.stream.feature_stream import OpenSources
+class Lost:
+    is_live, fps, skipped, description = True, 30.0, 0, "camera 0"
+    def __init__(self):
+        self.count, self.status, self.stop = 0, SourceStatus(), threading.Event()
+    def read(self):
+        self.count += 1
+        if self.count <= 3:
+            time.sleep(0.2)
+            image = np.full((64, 96, 3), self.count, np.uint8)
+            return Frame(image=image, index=self.count, t_capture_s=time.monotonic(), t_media_s=0.0, capture_s=0.0)
+        threading.Timer(1.5, lambda: print("go", flush=True)).start()
+        if sys.argv.pop() == "stalled":
+            threading.Event().wait()
+        self.status.failure = "timeout"
+        self.stop.wait()
+    def interrupt(self): self.stop.set()
+    def close(self): pass
+run.open_sources = lambda *_: OpenSources(sources=[Lost()], names=["camera 0"])
+from brixel_edge.commands.start import main
+sys.exit(main(sys.argv[1:-1]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("state", ["stalled", "reconnecting"])
+def test_a_signal_ends_a_run_whose_camera_is_lost_with_its_table(graph, tmp_path, number, state):
+    command = [sys.executable, "-c", LOST, str(graph), "--headless", "--json", "--backend", "ort", state]
+    code, output, errors = interrupted(command, number, tmp_path)
+    assert code == 0, errors
+    report = json.loads(output)
+    assert report["processed"] == 3
+    assert report["health"]["sources"][0]["entered"].get(state) == 1
+    assert "Traceback" not in errors
+
+
 def test_a_second_interrupt_kills():
     before = signal.getsignal(signal.SIGINT)
     signals = StopSignals()
