@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,14 @@ def watch(process: subprocess.Popen[str], seconds: float, every_s: float = 1.0) 
     return rows
 
 
+def recording(rows: list[Sample]) -> list[Sample]:
+    """From the moment at which pictures are saved: before that a model was loaded, however long that took."""
+    start_s = next((row.time_s for row in rows if any(".part." in name for name in row.descriptors)), None)
+    if start_s is None:
+        raise SystemExit("soak: nothing was saved")
+    return [replace(row, time_s=row.time_s - start_s) for row in rows if row.time_s >= start_s]
+
+
 def verdict(rows: list[Sample], warm_up_s: float = WARM_UP_S) -> dict[str, Any]:
     """Figures after the warm-up."""
     span_s = FIFTH * rows[-1].time_s
@@ -180,7 +188,7 @@ def main() -> int:
         return process.returncode
     report = json.loads(output)
     kept = ("model", "backend", "processed", "fps")
-    figures = {"seconds": given.seconds, **{key: report[key] for key in kept}, **verdict(rows)}
+    figures = {"seconds": given.seconds, **{key: report[key] for key in kept}, **verdict(recording(rows))}
     print(json.dumps(figures, indent=2))
     if given.out:
         given.out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")

@@ -47,6 +47,14 @@ def test_a_leak_is_one_however_late(leak, message):
     assert message in problems(verdict(rows(**leak)))
 
 
+def test_counting_begins_when_pictures_are_saved():
+    part = "/tmp/x/.soak.7.part.mp4"
+    kept = soak.recording(rows(descriptors=lambda second: (part,) if second >= 40 else ()))
+    assert [row.time_s for row in kept] == list(range(61))
+    with pytest.raises(SystemExit, match="nothing was saved"):
+        soak.recording(rows())
+
+
 LEAK = """
 import sys, time
 kept = []

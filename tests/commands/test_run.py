@@ -434,7 +434,7 @@ def test_several_sources_share_one_run(graph, capsys):
 @pytest.mark.parametrize("out", ["out.mp4", "panels"])
 def test_pictures_of_several_sources_are_not_mixed_in_one_recording(graph, tmp_path, capsys, out):
     sources = ["--source", "test:clock", "--source", "test:pattern"]
-    assert main([graph, *sources, "--save", str(tmp_path / out), "--headless"]) == 2
+    assert main([graph, *sources, "--save", str(tmp_path / out), "--headless", "--frames", "3"]) == 2
     error = capsys.readouterr().err
     assert (
         f"--save {tmp_path / out} shows one source, not 2; start one brixel-run for each, with a --save of its" in error

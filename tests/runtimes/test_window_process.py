@@ -3,6 +3,7 @@ is acted here; a real one loses a real display in tests/streaming."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import threading
@@ -169,6 +170,7 @@ def test_a_run_goes_on_without_its_viewer_and_its_video_is_whole(viewer, graph, 
     count = int(captured.out.split("out.mp4 (")[1].split()[0])
     assert count > len(shown.read_text().splitlines()) + 5
     assert frames_in(out) == count
+    assert float(re.search(r"processed +\d+ in (\d+\.\d) s", captured.out)[1]) > 3  # of 4
     assert ("without it" in captured.err) == (what == "die")
 
 
