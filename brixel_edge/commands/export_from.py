@@ -17,7 +17,7 @@ from brixel_edge.commands.export_directory import Directory, link_files
 from brixel_edge.commands.export_engines import EngineBuilder, EngineMaker, TensorRtBuilder
 from brixel_edge.commands.export_from_request import FromRequest
 from brixel_edge.commands.export_int8_making import Int8Graphs
-from brixel_edge.commands.export_record import failure_left, section
+from brixel_edge.commands.export_record import failure_left, lowering_of, section
 from brixel_edge.commands.export_speed import int8_speed
 from brixel_edge.errors import BundleError
 from brixel_edge.export.engine.known_bad import needs_early_bf16
@@ -75,7 +75,7 @@ def add_engines(request: FromRequest, say: Say) -> Receipt:
             start = replace(engine, precision=engine.float_precision)
             if start not in made:  # INT8 for TensorRT starts from what trt-fp16 came to
                 product = _first_product(engine, directory, maker, attempts)
-                made[start] = _lowering_of(attempts[-1])
+                made[start] = lowering_of(attempts[-1])
                 facts |= directory.taken_in(product)
             made[engine] = made[start]
 
@@ -163,10 +163,6 @@ def _engine_maker(request: FromRequest, directory: Directory) -> EngineMaker | N
         watch=directory.watch,
         say=directory.say,
     )
-
-
-def _lowering_of(attempt: Attempt) -> Lowering:
-    return Lowering(precision=attempt.precision, sampler=attempt.sampler, islands=attempt.islands)
 
 
 def _wanted(engine: EngineChoice, bundle: Bundle, name: str) -> Wanted:

@@ -12,7 +12,7 @@ from typing import Any
 from brixel_edge.errors import BuildError, ParityError
 from brixel_edge.export.facts import FileFacts
 from brixel_edge.model.bundle import write_failure
-from brixel_edge.model.receipt_sections import Attempt, Failure, Wanted
+from brixel_edge.model.receipt_sections import Attempt, Failure, Lowering, Wanted
 from brixel_edge.model.spec import ModelSpec
 
 TOOLS = (
@@ -32,6 +32,11 @@ TOOLS = (
 def section(facts: Mapping[str, FileFacts], name: str) -> dict[str, Any]:
     """One kind of fact by file, where a file has it."""
     return {file: value for file, entry in facts.items() if (value := getattr(entry, name)) is not None}
+
+
+def lowering_of(attempt: Attempt) -> Lowering:
+    """The way that was tried, without what came of it."""
+    return Lowering(precision=attempt.precision, sampler=attempt.sampler, islands=attempt.islands)
 
 
 def tool_versions() -> dict[str, str]:

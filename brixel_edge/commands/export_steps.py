@@ -24,7 +24,7 @@ from brixel_edge.commands.export_int8 import (
     int8_targets,
 )
 from brixel_edge.commands.export_job import Job, job_from_request
-from brixel_edge.commands.export_record import failure_left, section, tool_versions
+from brixel_edge.commands.export_record import failure_left, lowering_of, section, tool_versions
 from brixel_edge.commands.export_request import DEFAULT_VIEW_PX, ExportRequest, say
 from brixel_edge.commands.export_speed import int8_speed
 from brixel_edge.export.facts import FileFacts, Product, Stopwatch
@@ -211,7 +211,7 @@ def _float_files(
         start = replace(engine, precision=engine.float_precision)
         if start not in made:  # INT8 for TensorRT starts from what trt-fp16 came to
             product = _first_product(job, engine, partial(carry_out, engine), attempts)
-            made[start] = _lowering_of(attempts[-1])
+            made[start] = lowering_of(attempts[-1])
             files |= {path.name: path for path in product.files}
             facts |= product.facts
         made[engine] = made[start]
@@ -251,10 +251,6 @@ def _first_product(
     finally:
         name = str(engine) if len(job.engines) > 1 else None
         attempts += [replace(attempt, engine=name) for attempt in tried]
-
-
-def _lowering_of(attempt: Attempt) -> Lowering:
-    return Lowering(precision=attempt.precision, sampler=attempt.sampler, islands=attempt.islands)
 
 
 def _requested(job: Job, engine: EngineChoice, made: Lowering) -> Requested:
