@@ -13,6 +13,7 @@ from brixel_edge.image.colours import PcaColours
 from brixel_edge.model.features import FeatureMap
 from brixel_edge.runtimes.asking.matches import Match
 from brixel_edge.runtimes.model import Model
+from brixel_edge.runtimes.pictures.colour_basis import colour_basis_of
 from brixel_edge.runtimes.ros.calibration import calibration_of_grid
 from brixel_edge.runtimes.ros.images_in import age_ms
 from brixel_edge.runtimes.ros.parameters import NodeParameters
@@ -42,7 +43,8 @@ class Answerer:
 
     def __init__(self, model: Model) -> None:
         self.calibration: CameraInfo | None = None
-        self._model, self._colours = model, PcaColours()
+        self._model = model
+        self._colours: PcaColours | None = None
 
     def messages(
         self, image: Image, now_ns: int, wanted: Collection[str], queries: Queries, parameters: NodeParameters
@@ -66,7 +68,9 @@ class Answerer:
         header = image.header
         found: dict[str, Message] = {}
         if "preview" in wanted:
-            found["preview"] = image_from_array(self._colours(features.values), header)
+            if self._colours is None:  # a first run on a model asks it for a few photographs
+                self._colours = PcaColours(colour_basis_of(self._model))
+            found["preview"] = image_from_array(self._colours(features.values, features.t_capture_s), header)
         if "features" in wanted:
             found["features"] = feature_message(features, header, parameters.feature_dtype)
         if ANSWERS & set(wanted):

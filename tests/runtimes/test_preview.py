@@ -18,7 +18,7 @@ from scenes import CUP_AT, scene
 from brixel_edge.errors import SpecError
 from brixel_edge.runtimes.asking.asking import Asking
 from brixel_edge.runtimes.asking.requests import Choose, Forget, Point, Show, parse_query
-from brixel_edge.runtimes.preview import server, slot
+from brixel_edge.runtimes.preview import handler, server, slot
 from brixel_edge.runtimes.preview.address import PreviewAddress, parse_address
 from brixel_edge.runtimes.preview.metrics import metrics_text
 from brixel_edge.runtimes.preview.server import Preview
@@ -278,8 +278,6 @@ def test_pictures_are_given_as_jpeg_and_png(serve):
 
 
 def test_a_viewer_waits_for_the_next_picture_and_no_longer_than_allowed(serve, monkeypatch):
-    from brixel_edge.runtimes.preview import handler
-
     preview, _ = serve()
     preview.site.slot.put(PICTURE)
     later = threading.Timer(0.3, preview.site.slot.put, [PICTURE + 1])
@@ -329,8 +327,9 @@ def test_who_looks_is_known_and_forgotten():
     assert not pictures.is_watched
 
 
-def test_a_viewer_that_takes_nothing_holds_up_neither_the_stream_nor_the_others(serve):
+def test_a_viewer_that_takes_nothing_holds_up_neither_the_stream_nor_the_others(serve, monkeypatch):
     """Its socket's buffers are full: only its own thread waits."""
+    monkeypatch.setattr(handler.PreviewHandler, "timeout", 60)
     preview, _ = serve()
     noise = np.random.default_rng(0).integers(0, 256, (1500, 1500, 3), dtype=np.uint8)
     preview.site.slot.put(noise)
@@ -344,7 +343,7 @@ def test_a_viewer_that_takes_nothing_holds_up_neither_the_stream_nor_the_others(
             preview.site.slot.put(PICTURE)
         put_s = time.monotonic() - start_s
         assert ask(preview, "/frame.jpg?after=0&viewer=b")[1]["X-Frame"] == "1001"
-    assert put_s < 2  # a viewer that held it up would do so for the ten seconds until it is given up
+    assert put_s < 30  # a viewer that held it up would do so for the minute until it is given up
 
 
 def test_connections_are_bounded(serve, monkeypatch):
@@ -365,7 +364,8 @@ def test_connections_are_bounded(serve, monkeypatch):
     raise AssertionError("the connections were closed and still count")
 
 
-def test_closing_sends_waiting_viewers_away(serve):
+def test_closing_sends_waiting_viewers_away(serve, monkeypatch):
+    monkeypatch.setattr(handler, "WAIT_S", 60)
     preview, _ = serve()
     found = []
     waiting = threading.Thread(target=lambda: found.append(ask(preview, "/frame.jpg?after=0")[0]))
@@ -375,5 +375,5 @@ def test_closing_sends_waiting_viewers_away(serve):
     preview.close()
     preview.close()
     waiting.join()
-    assert found == [204] and time.monotonic() - start_s < 4
+    assert found == [204] and time.monotonic() - start_s < 30
     assert not [thread for thread in threading.enumerate() if thread.name == server.NAME]

@@ -308,3 +308,18 @@ def test_damaged_numbers_are_refused(saved, name, value):
         np.savez(stream, **parts)
     with pytest.raises(BundleError, match=r"is not a readable .prototypes file"):
         Prototypes.load(saved)
+
+
+def test_a_save_that_fails_leaves_the_file_as_it_was(saved, tmp_path, monkeypatch):
+    before = saved.read_bytes()
+    prototypes = Prototypes.load(saved)
+    prototypes.add("plate", scene([(PLATE, slice(4, 6), slice(0, 2))]), x=5, y=45)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("brixel_edge.machine.files.os.fsync", full)
+    with pytest.raises(BundleError, match="No space left on device"):
+        prototypes.save(saved)
+    assert saved.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == [saved.name]
