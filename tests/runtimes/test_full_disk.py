@@ -234,7 +234,8 @@ def test_a_recording_is_whole_until_a_quota_was_reached(tmp_path, warnings):
     check_recording(path, recorder, written, message)
     assert "has no end" not in warnings.text
     with path.open("rb") as stream:
-        assert len(list(reader.NonSeekingReader(stream).iter_messages("/features"))) == written
+        assert len(list(reader.make_reader(stream).iter_messages("/features"))) == written
+    assert path.read_bytes().endswith(b"\x89MCAP0\r\n")
 
 
 @pytest.mark.parametrize("room", [20, 60, 400])
