@@ -72,6 +72,11 @@ class Saving:
         """Whether it is pictures that are kept."""
         return self.path is not None and not self.keeps_features
 
+    @property
+    def keeps_video(self) -> bool:
+        """Whether it is a video that is kept."""
+        return self.path is not None and self.path.suffix.lower() in VIDEO_SUFFIXES
+
 
 def is_for_features(path: Path, save_features: str | None) -> bool:
     """Whether features are kept there, and not pictures."""

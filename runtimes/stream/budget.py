@@ -15,8 +15,8 @@ from brixel_edge.machine.memory import MIB, format_bytes
 from brixel_edge.model.spec import ModelSpec
 from brixel_edge.runtimes.sources.frames import FrameMemory
 
-# PyAV and x264, or a window, and the pictures.
-_PICTURES_BYTES = 64 * MIB
+# Painting and packing pictures; PyAV with x264, or a window, beside that.
+_PICTURES_BYTES, _VIDEO_BYTES = 28 * MIB, 36 * MIB
 # A map that is kept: as a message, in a chunk, in a record of the file, each with its join.
 _RECORDING_COPIES = 6
 # Maps in flight: being made, waiting, being looked at.
@@ -67,6 +67,7 @@ def plan_memory(
     queue_bytes: int,
     frames: Sequence[FrameMemory],
     has_pictures: bool,
+    has_video: bool = True,
     keeps_features: bool = False,
 ) -> MemoryPlan:
     """Estimate the peak of a run.
@@ -79,6 +80,7 @@ def plan_memory(
         queue_bytes: bound of the frames that wait.
         frames: of each source.
         has_pictures: whether results are painted, to be shown or saved.
+        has_video: whether they go into a window or a video; else they are files, or a page's.
         keeps_features: whether features are recorded, with their frames.
 
     Raises:
@@ -101,7 +103,7 @@ def plan_memory(
         "activations": activations,
         "features": _MAPS_IN_FLIGHT * 4 * sum(math.prod(shape) for shape in spec.outputs.values()),
         "frames": _frames_bytes(frames, queue_bytes, has_pictures or keeps_features),
-        "pictures": _PICTURES_BYTES if has_pictures else 0,
+        "pictures": _PICTURES_BYTES + (_VIDEO_BYTES if has_video else 0) if has_pictures else 0,
         "recording": _RECORDING_COPIES * map_bytes if keeps_features else 0,
     }
     return MemoryPlan(items={name: size for name, size in items.items() if size})

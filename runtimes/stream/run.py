@@ -162,6 +162,7 @@ class StreamRun:
             queue_bytes=QUEUE_BYTES,
             frames=frames,
             has_pictures=options.has_pictures,
+            has_video=options.has_video,
             keeps_features=options.saving.keeps_features,
         )
         self._plan = plan = plan_for(backend)

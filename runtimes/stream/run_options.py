@@ -64,6 +64,11 @@ class RunOptions:
         return self.saving.keeps_pictures or self.preview is not None or not self.headless
 
     @property
+    def has_video(self) -> bool:
+        """Whether they go into a window or a video."""
+        return self.saving.keeps_video or not self.headless
+
+    @property
     def keeps_frames(self) -> bool:
         """Whether results need their frame."""
         return self.has_pictures or self.saving.keeps_features

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import tiny_model
 
 from brixel_edge.image.headers import ImageHeader, image_header
 from brixel_edge.machine.memory import MIB
+from brixel_edge.runtimes.pictures.targets import Saving
 from brixel_edge.runtimes.sources.frames import FrameMemory, memory_of
 from brixel_edge.runtimes.sources.opening import open_source
-from brixel_edge.runtimes.stream.budget import _frames_bytes
+from brixel_edge.runtimes.stream.budget import _frames_bytes, plan_memory
+from brixel_edge.runtimes.stream.run_options import RunOptions
 
 TOLERANCE = 0.1
 SIZES = {"vga": (480, 640), "hd": (720, 1280), "fhd": (1080, 1920), "uhd": (2160, 3840)}
@@ -169,8 +173,11 @@ def test_a_huge_photograph_is_planned_by_its_header(tmp_path, photographs):
 @pytest.mark.skipif(sys.platform == "win32", reason="no limit of that kind")
 def test_the_limit_of_these_tests_is_one(sources):
     """A process that may have no more than 60 MiB cannot open the model: the limit above does hold."""
-    with pytest.raises(ValueError):  # it does not even come to its report
-        run("demo:", "8GiB", "--frames", "2", limit_bytes=60 * MIB)
+    try:
+        code, _ = run("demo:", "8GiB", "--frames", "2", limit_bytes=60 * MIB)
+    except ValueError:  # it did not even come to its report
+        return
+    assert code != 0
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".webp"])
@@ -250,6 +257,29 @@ def test_frames_in_hand_are_counted():
     assert _frames_bytes([alone], 1000, keeps_frames=False) == 7 + 3 * 100
     assert _frames_bytes([frames], 50, keeps_frames=True) == 7 + 3 * 100 + 100
     assert _frames_bytes([FrameMemory(frame_bytes=100, own_bytes=100, count=1)], 1000, keeps_frames=True) == 200
+
+
+def test_each_kind_of_output_has_its_item():
+    def items(**kinds):
+        plan = plan_memory(
+            tiny_model.spec(), 1000, "ort", now_bytes=0, queue_bytes=0, frames=[FrameMemory(frame_bytes=1)], **kinds
+        )
+        return plan.items.get("pictures"), plan.items.get("recording")
+
+    map_bytes = 4 * tiny_model.DIM * 8 * 12
+    assert items(has_pictures=False) == (None, None)
+    assert items(has_pictures=True) == (64 * MIB, None)
+    assert items(has_pictures=True, has_video=False) == (28 * MIB, None)
+    assert items(has_pictures=False, keeps_features=True) == (None, 6 * map_bytes)
+
+
+def test_what_makes_a_video():
+    for path, headless, has_video in [
+        ("out.mp4", True, True), ("panels", True, False), ("f.mcap", True, False), (None, True, False),
+        (None, False, True), ("panels", False, True),
+    ]:  # fmt: skip
+        options = RunOptions(headless=headless, saving=Saving(path=path and Path(path)))
+        assert options.has_video is has_video
 
 
 def test_several_sources_share_the_queue_and_the_engine():
