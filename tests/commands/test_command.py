@@ -154,8 +154,9 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path):
     assert child.returncode == 0
 
 
-# Of other programs: python -m venv, torchrun.
-FOREIGN = {"--system-site-packages", "--nproc-per-node"}
+# Of other programs: python -m venv, torchrun, pip, apt, ros2.
+FOREIGN = {"--system-site-packages", "--nproc-per-node", "--force-reinstall", "--reinstall", "--once"}
+FLAG = r"(?<![\w-])--[a-z][a-z0-9]*(?:-[a-z0-9]+)*(?![\w-])"
 
 
 def test_every_flag_that_a_message_names_exists():
@@ -172,7 +173,7 @@ def test_every_flag_that_a_message_names_exists():
         for path in (root / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                    named |= {(flag, path.name) for flag in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", node.value)}
+                    named |= {(flag, path.name) for flag in re.findall(FLAG, node.value)}
     assert len(named) > 50
     assert {(flag, name) for flag, name in named if flag not in known | FOREIGN} == set()
 

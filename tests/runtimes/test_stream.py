@@ -37,6 +37,7 @@ class ListSource:
     def __init__(self, images, is_live=False):
         self.images = list(images)
         self.is_live = is_live
+        self.turns = threading.Semaphore(1)  # a live frame appears when the one before has been used
         self.index = 0
         self.closed = False
 
@@ -44,7 +45,7 @@ class ListSource:
         if self.index == len(self.images):
             return None
         if self.is_live:
-            time.sleep(0.02)
+            assert self.turns.acquire(timeout=30)
         self.index += 1
         image = self.images[self.index - 1]
         return Frame(
@@ -163,7 +164,7 @@ def test_a_stream_gives_features_with_their_frame_and_times(graph, photograph, i
     images = [photograph, 255 - photograph, photograph[::-1]]
     source = ListSource(images, is_live)
     with open_model(graph, backend="ort") as model, Stream(model, source) as results:
-        found = list(results)
+        found = [result for result in results if source.turns.release() is None]
     assert source.closed
     assert [result.name for result in found] == ["1.png", "2.png", "3.png"]
     assert [result.features.is_after_gap for result in found] == [False, True, False]
