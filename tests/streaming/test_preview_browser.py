@@ -190,8 +190,8 @@ def test_a_phone_needs_no_sideways_scrolling(browser, run):
     # A window cannot be so narrow; an emulated phone can.
     metrics = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    until(lambda: browser.execute_script("return document.documentElement.clientWidth") == 360)
-    assert browser.execute_script("return document.documentElement.scrollWidth") == 360
+    widths = "return [document.documentElement.clientWidth, document.documentElement.scrollWidth]"
+    until(lambda: browser.execute_script(widths) == [360, 360])
     frame, beside = (browser.find_element(By.ID, name).rect for name in ("frame", "map"))
     assert beside["y"] >= frame["y"] + frame["height"]
     assert frame["width"] > 300
