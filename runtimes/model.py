@@ -17,6 +17,7 @@ from brixel_edge.model.feature_space import FeatureSpace, feature_space_of
 from brixel_edge.model.features import FeatureMap
 from brixel_edge.model.head import HeadSpec
 from brixel_edge.model.spec import ANSWER, FEATURES, UNTRAINED_NOTICE, ModelSpec
+from brixel_edge.runtimes.economy import EconomicRuntime, open_economic
 from brixel_edge.runtimes.engines import AUTO
 from brixel_edge.runtimes.opening import OpenedEngine, open_engine_of_model
 from brixel_edge.runtimes.runtime import OpenVinoPrecision, Runtime, RuntimeSettings
@@ -108,6 +109,8 @@ class Model:
         runtime = self._runtime  # which a thread that closes may take away
         if runtime is None:
             raise SpecError(f"{self.name} is closed; open it again with open_model")
+        if is_after_gap and isinstance(runtime, EconomicRuntime):
+            runtime.restart()
         outputs = {name: maps[0].transpose(1, 2, 0) for name, maps in runtime.infer(fitted.image).items()}
         h, w = self.spec.grid
         values = outputs[FEATURES] if self.spec.has_features else np.empty((h, w, 0), np.float32)
@@ -139,6 +142,8 @@ class Model:
             raise ParityError(
                 f"{self.name} on {self.backend} gives NaN or Inf; use another precision, or export it again"
             )
+        if isinstance(self._runtime, EconomicRuntime):
+            self._runtime.restart()
 
     def close(self) -> None:
         """Free the engine; a second call does nothing."""
@@ -162,6 +167,7 @@ def open_model(
     threads: int | None = None,
     precision: str | None = None,
     openvino_precision: OpenVinoPrecision = "auto",
+    backbone_every: int | None = None,
 ) -> Model:
     """Open a model; close it when done, or use it in a `with`.
 
@@ -175,6 +181,8 @@ def open_model(
         precision: `fp32`, `fp16`, `bf16` or `int8`, of a model directory's engines; None leaves it to `backend`.
         openvino_precision: in what OpenVINO computes what is not integer: `f32`, the faster `bf16`, or `auto`, which is
             f32 for float graphs and bf16 for INT8 graphs where the CPU has it.
+        backbone_every: the backbone runs on every so many-th frame, the adapter on each, for a directory that was
+            exported with --split; give the frames of one source in order. None runs the one graph.
 
     Raises:
         BundleError: no model there, a changed one, or not one that the backend can run.
@@ -184,6 +192,8 @@ def open_model(
     """
     check_fit(fit)
     settings = RuntimeSettings(threads=threads, openvino_precision=openvino_precision)
+    if backbone_every is not None:
+        return model_from_engine(open_economic(path, backend, precision, settings, backbone_every), fit)
     return model_from_engine(open_engine_of_model(path, backend, precision, settings), fit)
 
 

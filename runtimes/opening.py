@@ -12,6 +12,7 @@ from brixel_edge.machine.processor import processor
 from brixel_edge.model.agreement import check_graph_of_receipt
 from brixel_edge.model.bundle import Bundle, ResolvedModel, open_bundle, resolve_model
 from brixel_edge.model.graph_facts import graph_facts
+from brixel_edge.model.halves import is_graph
 from brixel_edge.runtimes.choice import Facts, engines_in_order, measured_here, missing_request, requested_choices
 from brixel_edge.runtimes.engines import (
     AUTO,
@@ -93,7 +94,7 @@ def facts_of_directory(bundle: Bundle, backend: str, precision: str | None) -> F
     size = (bundle.spec.image.height, bundle.spec.image.width)
     engines = []
     for name in bundle.receipt.files:
-        backends = ("trt",) if name.endswith(".plan") else backends_of_graph(name) if name.endswith(".onnx") else ()
+        backends = ("trt",) if name.endswith(".plan") else backends_of_graph(name) if is_graph(name) else ()
         engines += [Engine(path=bundle.root / name, backend=entry, size=size) for entry in backends]
     return Facts(
         requested=requested_choices(bundle.receipt),
@@ -155,7 +156,7 @@ def _checked_plan(bundle: Bundle, engine: Engine) -> Path:
 
 
 def _nothing_to_try(bundle: Bundle, backend: str, precision: str | None) -> str:
-    there = ", ".join(name for name in sorted(bundle.receipt.files) if name.endswith((".onnx", ".plan")))
+    there = ", ".join(name for name in sorted(bundle.receipt.files) if name.endswith(".plan") or is_graph(name))
     if backend == "trt":
         option = f"trt-{precision or 'fp16'}"
         return (

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from brixel_edge.errors import BackendMissing, BrixelError, BundleError, ParityError, SpecError
 from brixel_edge.image.fit import fit_frame
 from brixel_edge.model.bundle import Bundle, graph_name, open_bundle
+from brixel_edge.model.halves import is_graph
 from brixel_edge.model.spec import ANSWER, FEATURES, UNTRAINED_NOTICE, ModelSpec
 from brixel_edge.proof.parity import GATES, ParityReport
 from brixel_edge.proof.photographs import faultless_looking
@@ -166,7 +167,7 @@ def verify(
     """
     bundle = open_bundle(root)
     for name in bundle.receipt.files:
-        bundle.graph(name) if name.endswith(".onnx") else bundle.file(name)
+        bundle.graph(name) if is_graph(name) else bundle.file(name)
     engines = _chosen(bundle, engine, threads)
     proof, source = _proof(bundle, images, threads)
     verdicts = tuple(_verdict(entry, proof, is_asked_for=engine is not None) for entry in engines)

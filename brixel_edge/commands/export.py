@@ -173,6 +173,11 @@ def _add_graph_arguments(parser: argparse.ArgumentParser) -> None:
         default=DEFAULT_MIN_SPEEDUP,
         help=f"refuse int8 that is not X times faster than the best float engine here (default {DEFAULT_MIN_SPEEDUP})",
     )
+    parser.add_argument(
+        "--split",
+        action="store_true",
+        help="write every graph also as backbone and adapter, for brixel-run --backbone-every N",
+    )
     parser.add_argument("--no-bench", action="store_true", help="leave latency and memory out of the receipt")
 
 

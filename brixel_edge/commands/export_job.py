@@ -70,6 +70,7 @@ class Job:
         min_speedup: what INT8 must gain over the fastest float engine of this machine; 0 takes any.
         seed: of all that is random in quantisation.
         has_bench: measure latency and memory for the receipt.
+        has_halves: every graph also as two, backbone and adapter.
         say: called with one line per step.
     """
 
@@ -93,6 +94,7 @@ class Job:
     min_speedup: float = 0
     seed: int = 0
     has_bench: bool = False
+    has_halves: bool = False
     say: Callable[[str], None] = lambda line: None
 
     def __post_init__(self) -> None:
@@ -175,6 +177,7 @@ def job_from_request(
         min_speedup=request.min_speedup,
         seed=request.seed,
         has_bench=request.has_bench,
+        has_halves=request.has_halves,
         say=say,
     )
 

@@ -47,6 +47,7 @@ class ExportRequest:
         calib_cache: folder of earlier calibrations; None for none.
         min_speedup: what INT8 must gain over the fastest float engine.
         has_bench: measure latency and memory for the receipt.
+        has_halves: every graph also as two, backbone and adapter.
         settings: of the engine builder.
         seed: of random weights and of the choice of calibration frames.
         target: what TensorRT of the board it is exported for; None for this machine's.
@@ -75,6 +76,7 @@ class ExportRequest:
     settings: EngineSettings
     seed: int
     target: BuildTarget | None = None
+    has_halves: bool = False
     head: Path | None = None
     keeps_features: bool = False
 
@@ -127,6 +129,8 @@ def request_from_arguments(arguments: argparse.Namespace) -> ExportRequest:
         raise SpecError("--adapter none has no weights; leave --adapter-weights or --adapter none out")
     if not default and arguments.adapter != "none" and arguments.adapter_weights is None:
         raise SpecError("--adapter-weights FILE is missing (or random; or --adapter none for the backbone's own map)")
+    if arguments.adapter == "none" and arguments.split:
+        raise SpecError("--split cuts a graph at its adapter, which reads every frame; --adapter none has none")
     engines = engine_choices(arguments.engine or DEFAULT_ENGINE)
     check_engine_flags(arguments, engines)
     out = arguments.out or Path("default.brixel" if default else f"{arguments.backbone}.brixel")
@@ -151,6 +155,7 @@ def request_from_arguments(arguments: argparse.Namespace) -> ExportRequest:
         calib_cache=arguments.calib_cache,
         min_speedup=arguments.min_speedup,
         has_bench=not arguments.no_bench,
+        has_halves=arguments.split,
         settings=engine_settings(arguments),
         seed=arguments.seed,
         target=_board_target(arguments.board),

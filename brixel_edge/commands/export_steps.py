@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from brixel_edge.commands.export_engines import EngineMaker
+from brixel_edge.commands.export_halves import halves_of_graphs
 from brixel_edge.commands.export_int8 import (
     DynamicPlan,
     Int8Plans,
@@ -173,7 +174,11 @@ def export_directory(job: Job) -> Receipt:
             speed = int8_speed(folder, job.spec, job.min_speedup, for_tensorrt=engine.tensorrt is not None)
             int8 = replace(int8, speed=speed)
 
-        # 4. The receipt.
+        # 4. Every graph as two, where that was asked for.
+        if job.has_halves:
+            facts |= halves_of_graphs(job, folder, prover)
+
+        # 5. The receipt.
         bench = None
         if job.has_bench:
             job.say("measuring latency and memory")

@@ -117,6 +117,12 @@ def build_parser() -> argparse.ArgumentParser:
         default="auto",
         help="auto: f32, and bf16 around the integers of INT8; bf16: faster where the CPU has it, less exact",
     )
+    parser.add_argument(
+        "--backbone-every",
+        metavar="N",
+        type=_positive_count,
+        help="the backbone on every N-th frame, the adapter on each (of an export with --split)",
+    )
     parser.add_argument("--threads", metavar="N", type=_positive_count, help="of CPU backends (default: one per core)")
     parser.add_argument(
         "--budget", metavar="SIZE", help="memory that the process may take, for instance 900MiB or 2GiB"
@@ -182,6 +188,7 @@ def _options(arguments: argparse.Namespace) -> RunOptions:
         policy=parse_policy(arguments.policy) if arguments.policy else None,
         backend=arguments.backend,
         precision=arguments.precision,
+        backbone_every=arguments.backbone_every,
         openvino_precision=arguments.openvino_precision,
         threads=arguments.threads,
         fit=arguments.fit,

@@ -16,6 +16,7 @@ from pathlib import Path
 from brixel_edge.errors import BundleError
 from brixel_edge.machine.files import sha256_of
 from brixel_edge.model.bundle import MANIFEST_NAME, Bundle, ResolvedModel, graph_name, open_bundle
+from brixel_edge.model.halves import is_graph
 from brixel_edge.model.onnx_file import DIGEST_KEY, read_onnx_metadata
 from brixel_edge.model.receipt import Receipt
 
@@ -72,7 +73,7 @@ def _bundle_around(graph: Path) -> Bundle | None:
 
 def _of_bundle(bundle: Bundle) -> tuple[str, ...]:
     digests = [of_weights] if (of_weights := _of_weights(bundle.receipt)) is not None else []
-    graphs = [name for name in bundle.receipt.files if name.endswith(".onnx")]
+    graphs = [name for name in bundle.receipt.files if is_graph(name)]
     first = next((name for name in (graph_name("fp32"), *sorted(graphs)) if name in graphs), None)
     if first is not None and (bundle.root / first).is_file():
         digests.append(_of_graph(bundle.root / first))

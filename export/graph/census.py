@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from pathlib import Path
 
 import onnx
 
@@ -36,6 +37,11 @@ def census_of(model: onnx.ModelProto) -> Census:
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
     parameters = sum(math.prod(tensor.dims) for tensor in model.graph.initializer)
     return Census(opset=opset, nodes=len(model.graph.node), parameters=parameters, ops=dict(sorted(ops.items())))
+
+
+def census_of_file(path: Path) -> Census:
+    """The same of a file."""
+    return census_of(onnx.load(str(path)))
 
 
 def assert_census(model: onnx.ModelProto, precision: Precision = "fp32") -> Census:

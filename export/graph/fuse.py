@@ -35,6 +35,8 @@ class FusedModel(nn.Module):
         super().__init__()
         is_folded = head is not None and head.spec.is_linear and not spec.has_features and student.refiner is not None
         self.has_features = spec.has_features
+        # Only while it is traced: the tapped maps follow the answers, so that they can be found in the graph.
+        self.gives_taps = False
         self.head = None if head is None or is_folded else HeadOnFeatures(head)
         self.view_scale = student.view_scale
         height, width = spec.image.height // self.view_scale, spec.image.width // self.view_scale
@@ -55,7 +57,7 @@ class FusedModel(nn.Module):
         order = (2, 1, 0) if spec.image.channels == "BGR" else (0, 1, 2)
         self.register_buffer("rgb", torch.tensor(order))
 
-    def forward(self, image: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, image: Tensor) -> Tensor | tuple[Tensor, ...]:
         """(1, H, W, 3) uint8 -> (1, D, h, w); a full frame is (1, 4H, 4W, 3).
 
         With a head its answer (1, K, h, w), behind the features where these are given too.
@@ -66,8 +68,12 @@ class FusedModel(nn.Module):
         maps = self.backbone(backbone_view(x, self.view_scale))
         features = maps[-1] if self.refiner is None else self.refiner(x, maps)
         if self.head is None:
-            return features  # or the answer of a head that is folded in
-        return (features, self.head(features)) if self.has_features else self.head(features)
+            answers = (features,)  # or the answer of a head that is folded in
+        else:
+            answers = (features, self.head(features)) if self.has_features else (self.head(features),)
+        if self.gives_taps:
+            return (*answers, *maps)
+        return answers if len(answers) == 2 else answers[0]
 
 
 def spec_from_student(

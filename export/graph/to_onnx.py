@@ -20,9 +20,11 @@ from torch import nn
 
 from brixel_edge.errors import BuildError
 from brixel_edge.export.graph.census import Census, assert_census
+from brixel_edge.export.graph.cut import name_taps
 from brixel_edge.export.graph.fuse import FusedModel
 from brixel_edge.export.graph.passes import fusable_gelu, materialised_samples
 from brixel_edge.machine.files import write_atomically
+from brixel_edge.model.halves import TAP_PREFIX
 from brixel_edge.model.onnx_file import INPUT_NAME, SPEC_KEY, with_digest
 from brixel_edge.model.spec import ModelSpec
 
@@ -47,7 +49,15 @@ def onnx_from_model(model: FusedModel, spec: ModelSpec, out: Path, *, has_sample
         BuildError: the exporter failed, or the graph holds what it may not.
     """
     image = torch.zeros((1, spec.image.height, spec.image.width, 3), dtype=torch.uint8)
-    graph = _simplified(_traced(model, image, list(spec.outputs)))
+    outputs = list(spec.outputs)
+    marks = [f"{TAP_PREFIX}mark.{index}" for index in range(len(spec.tap_layers))] if spec.adapter != "none" else []
+    model.gives_taps = bool(marks)
+    try:
+        graph = _simplified(_traced(model, image, [*outputs, *marks]))
+    finally:
+        model.gives_taps = False
+    if marks:
+        name_taps(graph, outputs)
     fusable_gelu(graph)
     _strip(graph)
     graph = onnx.shape_inference.infer_shapes(graph, strict_mode=True)

@@ -62,7 +62,9 @@ def _found(model: Model) -> ColourBasis:
     for name in PHOTOGRAPHS:
         if (photograph := cv2.imread(str(FOLDER / name), cv2.IMREAD_COLOR)) is None:
             continue
-        maps.append(model(np.asarray(photograph, np.uint8)).values)
+        # Each is another picture than the one before, which maps that are used again must not be of.
+        fitted = model.prepare(np.asarray(photograph, np.uint8))
+        maps.append(model.features(fitted, t_capture_s=start_s, is_after_gap=True).values)
         if _LEAST <= len(maps) < len(PHOTOGRAPHS) and time.monotonic() - start_s > _SECONDS:
             _LOG.warning("%s is slow: its colours are those of %d photographs", model.name, len(maps))
             break

@@ -28,6 +28,7 @@ class RunOptions:
         threads: of CPU backends.
         fit: of frames of another aspect.
         budget_bytes: memory that the process may take; None for no bound.
+        backbone_every: the backbone runs on every so many-th frame, the adapter on each; None runs the one graph.
         headless: show nothing.
         saving: what is kept of the results, and where.
         duration_s: stop after so long [s].
@@ -48,6 +49,7 @@ class RunOptions:
     threads: int | None = None
     fit: Fit = "stretch"
     budget_bytes: int | None = None
+    backbone_every: int | None = None
     headless: bool = False
     saving: Saving = field(default_factory=Saving)
     duration_s: float | None = None
