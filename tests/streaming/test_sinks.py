@@ -93,7 +93,7 @@ def small_disk(tmp_path):
 
 def test_a_full_disk_ends_a_run_with_its_figures_and_a_whole_video(camera, graph, small_disk, capsys):
     pytest.importorskip("av")
-    (small_disk / "other.bin").write_bytes(bytes(500_000))
+    (small_disk / "other.bin").write_bytes(bytes(700_000))
     out = small_disk / "out.mp4"
     assert main([graph, "--source", camera("--size", "640x480").url(), "--save", str(out), "--headless",
                  "--backend", "ort", "--quiet"]) == 2  # fmt: skip
