@@ -8,8 +8,10 @@ OPENCV4 := .opencv4
 DEMO_OUT     ?= demo
 DEMO_SECONDS ?= 10
 SOAK_SECONDS ?= 600
+NANO_DATA ?= photographs
+NANO_WORK ?= .nano
 
-.PHONY: demo test test-stream opencv4 rtx extras arm64 map check setup lock soak bench clean
+.PHONY: nano demo test test-stream opencv4 rtx extras arm64 map check setup lock soak bench clean
 
 setup: $(STAMP)
 
@@ -76,6 +78,10 @@ soak: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/cpu.py
+
+# The small backbone, from photographs with their licences in NANO_DATA/MANIFEST.csv; goes on where it was stopped.
+nano: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m nano --data $(NANO_DATA) --work $(NANO_WORK)
 
 lock:
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header \

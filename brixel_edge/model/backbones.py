@@ -32,6 +32,7 @@ class BackboneSpec:
         mean: of (R, G, B) in [0, 1] units.
         std: of (R, G, B) in [0, 1] units.
         licence: of the published weights.
+        has_texture_stem: the patch embedding is ours (`network/texture_stem.py`).
         overrides: further arguments of the timm model, for shapes that timm has no name for.
     """
 
@@ -43,6 +44,7 @@ class BackboneSpec:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     licence: str
+    has_texture_stem: bool = False
     overrides: tuple[tuple[str, object], ...] = ()
 
 
@@ -62,6 +64,17 @@ BACKBONES: dict[str, BackboneSpec] = {
         tap_layers=(1, 3, 4, 5),
         licence="Apache-2.0",
         overrides=(("embed_dim", 128), ("depth", 6), ("num_heads", 2)),
+    ),
+    # What `make nano` trains: wide and of few blocks, with a patch embedding that averages small filters.
+    "vit_nano_dinov3": BackboneSpec(
+        timm_name="vit_small_patch16_dinov3",
+        patch_px=16,
+        width=384,
+        depth=3,
+        tap_layers=(0, 1, 2),
+        licence="Apache-2.0",
+        has_texture_stem=True,
+        overrides=(("depth", 3), ("init_values", 0.5)),
     ),
     "vit_small_patch16_dinov3": _dinov3("vit_small_patch16_dinov3", 384, 12, (3, 6, 9, 11)),
     "vit_small_plus_patch16_dinov3": _dinov3("vit_small_plus_patch16_dinov3", 384, 12, (3, 6, 9, 11)),

@@ -20,6 +20,7 @@ from brixel_edge.model.adapters import check_multiple
 from brixel_edge.model.backbones import BackboneSpec, backbone_spec
 from brixel_edge.network.official_weights import backbone_file
 from brixel_edge.network.rotation import pin_rotations
+from brixel_edge.network.texture_stem import TextureStem
 from brixel_edge.network.weights import (
     architecture_from_meta,
     meta_from_transformers,
@@ -95,7 +96,7 @@ class Backbone(nn.Module):
 def create_vit(spec: BackboneSpec) -> Any:
     """Timm's model of a spec, without head or pooling, for any image size."""
     overrides: dict[str, Any] = dict(spec.overrides)
-    return timm.create_model(
+    vit: Any = timm.create_model(
         spec.timm_name,
         pretrained=False,
         num_classes=0,
@@ -103,6 +104,9 @@ def create_vit(spec: BackboneSpec) -> Any:
         dynamic_img_size=True,
         **overrides,
     )
+    if spec.has_texture_stem:
+        vit.patch_embed.proj = TextureStem(spec.width, spec.mean, spec.std)
+    return vit
 
 
 def load_backbone(
