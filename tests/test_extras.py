@@ -177,6 +177,7 @@ PROMISES = {
     ],
     "train": [TRAIN],
     "gpu": ["brixel-run --source clip.mp4 --headless --backend ort"],
+    "ros": ["brixel-ros --duration 1", "brixel-doctor"],
     "trt-rtx": ["brixel-run --source clip.mp4 --headless"],
 }
 
