@@ -13,6 +13,7 @@ from brixel_edge.export.graph.fuse import FusedModel, spec_from_student
 from brixel_edge.export.graph.reference import reference_features
 from brixel_edge.model.adapters import ConvSettings
 from brixel_edge.network.backbone import load_backbone
+from brixel_edge.network.conv_adapter import UnitConv
 from brixel_edge.network.feature_origin import feature_origin_of
 from brixel_edge.network.head_file import load_head, save_head
 from brixel_edge.network.student import load_student
@@ -29,6 +30,9 @@ def student_of(adapter, seed=0, **changes):
     generator = torch.Generator().manual_seed(seed + 1)
     for parameter in student.refiner.parameters() if student.refiner is not None else ():
         parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
+    for module in student.refiner.modules() if student.refiner is not None else ():
+        if isinstance(module, UnitConv):  # a random backbone's norm, whose weights it takes, is all ones
+            module.unit.uniform_(0.5, 2, generator=generator)
     return student
 
 
