@@ -136,9 +136,9 @@ def test_run_commands_do_what_they_say(workshop):
             continue
         assert result.returncode == 0, f"{command}: {result.stderr}"
         assert "p50" in result.stdout
-        if "--save" in command:
-            saved = workshop / shlex.split(command)[shlex.split(command).index("--save") + 1]
-            assert saved.exists(), command
+        words = shlex.split(command)
+        for flag in {"--save", "--save-prototypes"} & set(words):
+            assert (workshop / words[words.index(flag) + 1]).exists(), command
 
 
 def test_the_doctor_finds_an_engine_that_runs_here(tmp_path):
