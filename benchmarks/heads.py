@@ -22,7 +22,8 @@ from brixel_edge.export.graph.flops import gflop_of_engine
 from brixel_edge.export.graph.fuse import FusedModel, spec_from_student
 from brixel_edge.export.graph.to_onnx import onnx_from_model
 from brixel_edge.machine.memory import MIB
-from brixel_edge.model.head import Head, HeadSpec, distinct_colours
+from brixel_edge.model.head import Head, distinct_colours
+from brixel_edge.model.head_spec import HeadSpec
 from brixel_edge.network.backbone import load_backbone
 from brixel_edge.network.feature_origin import feature_origin_of
 from brixel_edge.network.student import Student, load_student

@@ -11,7 +11,7 @@ import json
 import numpy as np
 
 from brixel_edge.calib.graph import Graph
-from brixel_edge.model.head import HeadSpec
+from brixel_edge.model.head_spec import HeadSpec
 from brixel_edge.model.onnx_file import SPEC_KEY
 from brixel_edge.model.spec import ANSWER, ModelSpec
 from brixel_edge.proof.probe import Array, sampled_cells

@@ -17,7 +17,7 @@ from brixel_edge.calib.lowering.kernels import KernelCount, count_kernels, requi
 from brixel_edge.calib.lowering.targets import Int8Target
 from brixel_edge.calib.ranges.smooth import require_same_function
 from brixel_edge.errors import SpecError
-from brixel_edge.model.head import HeadSpec
+from brixel_edge.model.head_spec import HeadSpec
 from brixel_edge.model.spec import ANSWER, FEATURES
 from brixel_edge.proof.confidence import LowerBounds, lower_bounds
 from brixel_edge.proof.parity import GATES, ParityReport, compare_cells, cosines

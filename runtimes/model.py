@@ -15,7 +15,7 @@ from brixel_edge.errors import ParityError, SpecError
 from brixel_edge.image.fit import Fit, FittedImage, check_fit, fit_frame
 from brixel_edge.model.feature_space import FeatureSpace, feature_space_of
 from brixel_edge.model.features import FeatureMap
-from brixel_edge.model.head import HeadSpec
+from brixel_edge.model.head_spec import HeadSpec
 from brixel_edge.model.spec import ANSWER, FEATURES, UNTRAINED_NOTICE, ModelSpec
 from brixel_edge.runtimes.economy import EconomicRuntime, open_economic
 from brixel_edge.runtimes.engines import AUTO

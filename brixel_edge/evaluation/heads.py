@@ -16,7 +16,8 @@ from brixel_edge.evaluation.probe import Probe, points_of
 from brixel_edge.evaluation.samples import LabelledData
 from brixel_edge.evaluation.sources import FeatureKind
 from brixel_edge.evaluation.store import FeatureStore
-from brixel_edge.model.head import FeatureOrigin, Head, HeadSpec, distinct_colours, pca_head, prototype_head
+from brixel_edge.model.head import Head, distinct_colours, pca_head, prototype_head
+from brixel_edge.model.head_spec import FeatureOrigin, HeadSpec
 from brixel_edge.training.processes import Processes
 
 

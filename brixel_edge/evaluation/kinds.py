@@ -25,7 +25,7 @@ from brixel_edge.evaluation.sources import (
 from brixel_edge.export.graph.flops import gflop_of_engine
 from brixel_edge.machine.files import sha256_of
 from brixel_edge.model.adapters import check_multiple
-from brixel_edge.model.head import FeatureOrigin
+from brixel_edge.model.head_spec import FeatureOrigin
 from brixel_edge.model.spec import AdapterKind
 from brixel_edge.network.adapter import BrixelRefiner
 from brixel_edge.network.backbone import Backbone, load_backbone

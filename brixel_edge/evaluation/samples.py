@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brixel_edge.errors import DataError
-from brixel_edge.model.head import Colour
+from brixel_edge.model.head_spec import Colour
 
 Kind = Literal["segmentation", "depth", "normals"]
 Label = NDArray[np.uint8] | NDArray[np.float32]

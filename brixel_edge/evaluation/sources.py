@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from brixel_edge.errors import SpecError
 from brixel_edge.image.resize import resize_image
-from brixel_edge.model.head import FeatureOrigin
+from brixel_edge.model.head_spec import FeatureOrigin
 from brixel_edge.network.flops import count_gflop
 from brixel_edge.runtimes.model import Model
 

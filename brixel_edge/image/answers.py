@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from brixel_edge.model.head import LOG_DEPTH_LIMITS, HeadSpec, classes_of
+from brixel_edge.model.head import LOG_DEPTH_LIMITS, classes_of
+from brixel_edge.model.head_spec import HeadSpec
 
 _LOW_PERCENT, _HIGH_PERCENT = 2.0, 98.0
 _MOMENTUM = 0.1  # weight of a new frame in the range

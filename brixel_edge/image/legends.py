@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brixel_edge.image.captions import BACKGROUND, LINE_PX
-from brixel_edge.model.head import HeadSpec, classes_of
+from brixel_edge.model.head import classes_of
+from brixel_edge.model.head_spec import HeadSpec
 
 MAX_ROWS = 2
 _FONT, _SCALE, _BASE_PX = cv2.FONT_HERSHEY_SIMPLEX, 0.45, 16

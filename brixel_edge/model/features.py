@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from brixel_edge.errors import SpecError
 from brixel_edge.model.feature_space import FeatureSpace
-from brixel_edge.model.head import WITH_CLASSES, HeadKind, HeadSpec, classes_of, depth_m_of
+from brixel_edge.model.head import classes_of, depth_m_of
+from brixel_edge.model.head_spec import WITH_CLASSES, HeadKind, HeadSpec
 from brixel_edge.model.similarity import cosines
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from brixel_edge.errors import BundleError
 from brixel_edge.model.engine_file import EngineReport
-from brixel_edge.model.head import HeadKind
+from brixel_edge.model.head_spec import HeadKind
 from brixel_edge.model.json_form import fields_to_json
 from brixel_edge.model.spec import ModelSpec, Precision, SamplerKind
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from brixel_edge.errors import BundleError, SpecError
-from brixel_edge.model.head import FeatureOrigin, HeadSpec
+from brixel_edge.model.head_spec import FeatureOrigin, HeadSpec
 from brixel_edge.model.json_form import fields_from_json, fields_to_json
 
 ChannelOrder = Literal["BGR", "RGB"]

@@ -7,7 +7,7 @@ import hashlib
 import torch
 from torch import nn
 
-from brixel_edge.model.head import FeatureOrigin
+from brixel_edge.model.head_spec import FeatureOrigin
 from brixel_edge.network.conv_adapter import ConvRefiner
 from brixel_edge.network.student import Student
 

@@ -12,7 +12,8 @@ from safetensors.numpy import save_file
 
 from brixel_edge.errors import BundleError
 from brixel_edge.machine.files import replacing
-from brixel_edge.model.head import FeatureOrigin, Head, HeadSpec
+from brixel_edge.model.head import Head
+from brixel_edge.model.head_spec import FeatureOrigin, HeadSpec
 from brixel_edge.model.json_form import fields_from_json, fields_to_json
 
 HEAD_KEY = "brixel_head"

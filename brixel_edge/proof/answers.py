@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brixel_edge.errors import ParityError
-from brixel_edge.model.head import WITH_CLASSES, HeadKind
+from brixel_edge.model.head_spec import WITH_CLASSES, HeadKind
 from brixel_edge.model.receipt_sections import AnswerFigures
 
 Answers = Sequence[NDArray[np.floating]]

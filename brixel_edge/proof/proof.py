@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brixel_edge.errors import BundleError
-from brixel_edge.model.head import HeadKind
+from brixel_edge.model.head_spec import HeadKind
 from brixel_edge.proof.parity import ParityReport
 from brixel_edge.proof.references import Maps, Outputs, References
 

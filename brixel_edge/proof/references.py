@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brixel_edge.model.head import HeadKind
+from brixel_edge.model.head_spec import HeadKind
 from brixel_edge.model.spec import ANSWER, FEATURES
 from brixel_edge.proof.answers import compare_answers
 from brixel_edge.proof.parity import ParityReport, compare, report_of_answers, with_answers

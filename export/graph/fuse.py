@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from brixel_edge.export.graph.folding import folded
-from brixel_edge.model.head import Head, HeadSpec
+from brixel_edge.model.head import Head
+from brixel_edge.model.head_spec import HeadSpec
 from brixel_edge.model.spec import AdapterKind, ChannelOrder, ImageSpec, ModelSpec
 from brixel_edge.network.deformable import SamplerKind
 from brixel_edge.network.feature_origin import feature_origin_of

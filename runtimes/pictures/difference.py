@@ -14,7 +14,7 @@ from brixel_edge.errors import SpecError
 from brixel_edge.image.answers import AnswerColours
 from brixel_edge.image.captions import BACKGROUND, caption_strip
 from brixel_edge.image.colours import fixed_colours
-from brixel_edge.model.head import HeadSpec
+from brixel_edge.model.head_spec import HeadSpec
 from brixel_edge.proof.parity import cell_cosines
 
 TILE_PX = 256

@@ -1,8 +1,10 @@
 """One quantised ViT with planted outliers for all tests of INT8: the finished run, and its stages one by one."""
 
 import dataclasses
+import json
 
 import pytest
+import tiny_model
 from calib_vit import QUIET, TOY_FRAMES, outlier_vit, stages, stored_frames
 
 from brixel_edge.calib.quantize import quantize
@@ -12,7 +14,7 @@ from brixel_edge.calib.quantize import quantize
 def float_path(tmp_path_factory):
     path = tmp_path_factory.mktemp("float") / "graph.fp32.onnx"
     model = outlier_vit().graph()
-    model.metadata_props.add(key="brixel.spec", value="{}")
+    model.metadata_props.add(key="brixel.spec", value=json.dumps(tiny_model.spec().to_json()))
     path.write_bytes(model.SerializeToString())
     return path
 

@@ -5,7 +5,8 @@ import pytest
 
 from brixel_edge.calib.cells import compared_cells
 from brixel_edge.calib.proof import Bounds, Judge
-from brixel_edge.model.head import HeadSpec, distinct_colours
+from brixel_edge.model.head import distinct_colours
+from brixel_edge.model.head_spec import HeadSpec
 from brixel_edge.proof.parity import cosines
 
 CLASSES = HeadSpec(kind="segmentation", outputs=3, classes=("a", "b", "c"), colours=distinct_colours(3))

@@ -190,7 +190,7 @@ def test_a_full_frame_of_no_named_size_has_the_default_view(monkeypatch, tmp_pat
 
     sizes = []
 
-    def keep(request, student, spec, out):
+    def keep(request, student, spec, out, head):
         sizes.append((spec.image.height, spec.image.width))
 
     monkeypatch.setattr(export_steps, "job_from_request", keep)
@@ -226,12 +226,12 @@ def test_int8_that_does_not_pay_is_refused_with_both_numbers(tmp_path, capsys):
 def test_a_wrong_result_is_exit_5_and_leaves_the_report_alone(tmp_path, monkeypatch, capsys):
     from brixel_edge.export.judges import OrtJudge
 
-    right = OrtJudge.features
+    right = OrtJudge.outputs
 
     def shifted(self, graph, images):
-        return [np.roll(features, 1, axis=3) for features in right(self, graph, images)]
+        return [{name: np.roll(one, 1, axis=3) for name, one in given.items()} for given in right(self, graph, images)]
 
-    monkeypatch.setattr(OrtJudge, "features", shifted)
+    monkeypatch.setattr(OrtJudge, "outputs", shifted)
     out = tmp_path / "m.brixel"
     assert main([*SMALL, "--size", "64x64", "--out", str(out), "--json"]) == 5
     assert json.loads(capsys.readouterr().out)["exit_code"] == 5

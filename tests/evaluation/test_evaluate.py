@@ -27,11 +27,14 @@ TINY = dict(
     overrides=(("embed_dim", 32), ("depth", 2), ("num_heads", 2)),
 )  # fmt: skip
 PRELUDE = f"""
-import sys, torch
+import os, sys, torch
 from brixel_edge.model.backbones import BACKBONES, BackboneSpec
 BACKBONES["tiny"] = BackboneSpec(**{TINY!r})
 torch.set_num_threads(1)
 from brixel_edge.commands.eval import main
+def evaluated(arguments, port):
+    os.environ["MASTER_PORT"] = str(port)  # a port a run: the next one may begin while the one before still ends
+    return main(arguments)
 """
 
 
@@ -114,12 +117,16 @@ def free_port():
 
 def joined(runs, world):
     """Standard output of each of several processes that together evaluate one after another."""
-    port = free_port()
+    ports = [free_port() for _ in runs]
     started = []
     for rank in range(world):
-        names = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=world, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+        names = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=world, MASTER_ADDR="127.0.0.1")
         environment = os.environ | {key: str(value) for key, value in names.items()}
-        command = [sys.executable, "-c", PRELUDE + f"sys.exit(max(main(run) for run in {runs!r}))"]
+        command = [
+            sys.executable,
+            "-c",
+            PRELUDE + f"sys.exit(max(evaluated(run, port) for run, port in zip({runs!r}, {ports!r})))",
+        ]
         started.append(
             subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         )

@@ -6,7 +6,8 @@ import numpy as np
 from brixel_edge.image.answers import AnswerColours
 from brixel_edge.image.legends import legend
 from brixel_edge.model.features import FeatureMap
-from brixel_edge.model.head import HeadSpec, distinct_colours
+from brixel_edge.model.head import distinct_colours
+from brixel_edge.model.head_spec import HeadSpec
 from brixel_edge.runtimes.pictures.difference import errors_of
 from brixel_edge.runtimes.pictures.painter import Painter
 

@@ -7,15 +7,8 @@ import pytest
 
 from brixel_edge.errors import SpecError
 from brixel_edge.model.features import FeatureMap
-from brixel_edge.model.head import (
-    FeatureOrigin,
-    HeadSpec,
-    depth_m_of,
-    distinct_colours,
-    pca_head,
-    prototype_head,
-    voc_colour,
-)
+from brixel_edge.model.head import depth_m_of, distinct_colours, pca_head, prototype_head, voc_colour
+from brixel_edge.model.head_spec import FeatureOrigin, HeadSpec
 from brixel_edge.model.spec import ImageSpec, ModelSpec
 
 SPACE = FeatureOrigin(digest="ab" * 16, backbone="x", adapter="none", dim=3, tap_layers=(1,))

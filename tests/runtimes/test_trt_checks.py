@@ -12,7 +12,7 @@ from acted_plan import IMAGE, change_report, spec_of
 
 from brixel_edge.errors import BackendMissing, BundleError
 from brixel_edge.model.engine_file import EngineIdentity, EngineTensor, read_report, report_path
-from brixel_edge.model.head import HeadSpec
+from brixel_edge.model.head_spec import HeadSpec
 from brixel_edge.model.spec import ImageSpec, ModelSpec
 from brixel_edge.runtimes.backends.trt import open_engine, open_trt
 from brixel_edge.runtimes.backends.trt_checks import check_tensors

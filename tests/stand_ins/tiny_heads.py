@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from brixel_edge.model.head import Head, HeadSpec, distinct_colours
+from brixel_edge.model.head import Head, distinct_colours
+from brixel_edge.model.head_spec import HeadSpec
 from brixel_edge.network.feature_origin import feature_origin_of
 
 

@@ -137,7 +137,7 @@ def large_map(tmp_path_factory) -> onnx.ModelProto:
             return self.attention(x, self.references, self.tokens, (96, 96))
 
     torch.manual_seed(0)
-    traced = _simplified(_traced(Attention().eval(), torch.zeros((1, 16, 16, 32), dtype=torch.uint8)))
+    traced = _simplified(_traced(Attention().eval(), torch.zeros((1, 16, 16, 32), dtype=torch.uint8), ["features"]))
     return onnx.shape_inference.infer_shapes(traced)
 
 
