@@ -24,6 +24,7 @@ from brixel_edge.export.graph.to_onnx import onnx_from_model
 from brixel_edge.machine.memory import MIB
 from brixel_edge.model.head import Head, distinct_colours
 from brixel_edge.model.head_spec import HeadSpec
+from brixel_edge.model.spec import AdapterKind
 from brixel_edge.network.backbone import load_backbone
 from brixel_edge.network.feature_origin import feature_origin_of
 from brixel_edge.network.student import Student, load_student
@@ -47,7 +48,7 @@ def head_of(student: Student, classes: int, keeps_features: bool) -> Head:
     return Head(spec=spec, weight=weight, bias=np.zeros(classes, np.float32), origin=origin)
 
 
-def write_graphs(student: Student, adapter: str, size: int, folder: Path) -> dict[str, Path]:
+def write_graphs(student: Student, adapter: AdapterKind, size: int, folder: Path) -> dict[str, Path]:
     """Graphs by what they give."""
     heads: dict[str, Head | None] = {"features": None}
     for classes in CLASSES:
@@ -55,7 +56,7 @@ def write_graphs(student: Student, adapter: str, size: int, folder: Path) -> dic
         heads[f"features and {classes} classes"] = head_of(student, classes, keeps_features=True)
     paths = {}
     for name, head in heads.items():
-        spec = spec_from_student(student, size, size, adapter, name="x", head=None if head is None else head.spec)  # type: ignore[arg-type]
+        spec = spec_from_student(student, size, size, adapter, name="x", head=None if head is None else head.spec)
         paths[name] = folder / f"{adapter}-{name.replace(' ', '-')}" / "graph.bare.onnx"
         paths[name].parent.mkdir()
         onnx_from_model(FusedModel(student, spec, head=head).eval(), spec, paths[name])

@@ -64,7 +64,7 @@ def test_the_event_loop_goes_on_while_the_model_runs(tiny, capsys):
 
 def unit() -> configparser.ConfigParser:
     parser = configparser.ConfigParser(interpolation=None, strict=True)
-    parser.optionxform = str  # type: ignore[assignment]
+    parser.optionxform = str  # type: ignore[assignment]  # names of units keep their case
     parser.read_string(UNIT)
     return parser
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import errno
 import functools
+import importlib
 import io
 import json
 import logging
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from brixel_edge.errors import BrixelError, BundleError, MemoryBudgetError, SpecError
+from brixel_edge.errors import BackendMissing, BrixelError, BundleError, MemoryBudgetError, SpecError
 from brixel_edge.machine.addresses import label_from_address
 
 Command = Callable[[argparse.Namespace], tuple[dict[str, Any], str]]
@@ -147,3 +148,21 @@ class _LineFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return f"{self.program}: {record.levelname.lower()}: {label_from_address(record.getMessage())}"
+
+
+def require_packages(program: str, extra: str, *names: str) -> None:
+    """Import packages now, so that a missing one is named before any work.
+
+    Args:
+        program: that needs them, as the user typed it.
+        extra: of brixel-edge that brings them.
+        names: of the modules.
+
+    Raises:
+        BackendMissing: one is not there, or lacks what it needs itself.
+    """
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise BackendMissing(f"{program} needs {error.name or name}: pip install 'brixel-edge[{extra}]'") from error

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from brixel_edge.commands.command import add_common_arguments, run_command
-from brixel_edge.errors import BackendMissing, SpecError
+from brixel_edge.commands.command import add_common_arguments, require_packages, run_command
+from brixel_edge.errors import SpecError
 
 if TYPE_CHECKING:
     from brixel_edge.evaluation.settings import EvalSettings, Features
@@ -160,16 +160,6 @@ def _parse_layers(text: str | None) -> tuple[int, ...] | None:
     return tuple(int(part) for part in parts)
 
 
-def _load_torch_side() -> None:
-    try:
-        import onnx  # noqa: F401
-        import PIL  # noqa: F401
-        import timm  # noqa: F401
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise BackendMissing(f"{PROGRAM} needs {error.name}: pip install 'brixel-edge[eval]'") from error
-
-
 @contextlib.contextmanager
 def _quiet_unless_first() -> Iterator[None]:
     """Of several processes only the first one talks on stdout."""
@@ -184,7 +174,7 @@ def main(argv: list[str] | None = None) -> int:
     """Entry point of brixel-eval."""
 
     def command(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
-        _load_torch_side()
+        require_packages(PROGRAM, "eval", "onnx", "PIL", "timm", "torch")
         from brixel_edge.evaluation.evaluate import evaluate
         from brixel_edge.evaluation.results import evaluations_of, table, write_results
         from brixel_edge.model.bundle import add_evaluations

@@ -15,8 +15,7 @@ def main(argv: list[str] | None = None) -> int:
         from brixel_edge.commands import run
 
         return run.main(argv, signals)
-    except BaseException:
-        # An import that is broken off raises whatever its author thought of.
+    except BaseException:  # an import that a signal breaks off raises whatever its author thought of
         if not signals.is_set():
             raise
         end_at_once("--json" in (sys.argv if argv is None else argv))

@@ -10,7 +10,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
 
 class StopSignals:
@@ -24,7 +24,7 @@ class StopSignals:
     def __init__(self) -> None:
         self.is_interrupting = True
         self._is_set = False
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Any] = {}  # what signal.signal gave, which typeshed does not name
 
     def is_set(self) -> bool:
         """Whether the user wants an end."""
@@ -41,7 +41,7 @@ class StopSignals:
     def restore(self) -> None:
         """As it was before."""
         for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            signal.signal(number, handler)
         self._before = {}
 
     def _handle(self, *_: object) -> None:

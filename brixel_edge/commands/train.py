@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brixel_edge.commands.command import LOGGER_NAME, add_common_arguments, run_command
-from brixel_edge.errors import BackendMissing, SpecError
+from brixel_edge.commands.command import LOGGER_NAME, add_common_arguments, require_packages, run_command
+from brixel_edge.errors import SpecError
 from brixel_edge.model.backbones import BACKBONES, DEFAULT_BACKBONE
 from brixel_edge.model.spec import UNTRAINED_NOTICE, parse_size
 
@@ -209,17 +209,6 @@ def _parse_layers(text: str | None) -> tuple[int, ...] | None:
     return tuple(int(part) for part in parts)
 
 
-def _load_torch_side() -> None:
-    try:
-        import PIL  # noqa: F401
-        import tensorboard  # noqa: F401
-        import timm  # noqa: F401
-        import torch  # noqa: F401
-        import tqdm  # noqa: F401
-    except ImportError as error:
-        raise BackendMissing(f"{PROGRAM} needs {error.name}: pip install 'brixel-edge[train]'") from error
-
-
 def summary(record: TrainRecord) -> str:
     """The record for people."""
     from brixel_edge.training.results import ADAPTER_NAME
@@ -254,7 +243,7 @@ def main(argv: list[str] | None = None) -> int:
     """Entry point of brixel-train."""
 
     def command(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
-        _load_torch_side()
+        require_packages(PROGRAM, "train", "PIL", "tensorboard", "timm", "torch", "tqdm")
         from tqdm import tqdm
         from tqdm.contrib.logging import logging_redirect_tqdm
 

@@ -6,8 +6,8 @@ import argparse
 import sys
 from typing import Any
 
-from brixel_edge.commands.command import add_common_arguments, run_command
-from brixel_edge.errors import BackendMissing, SpecError
+from brixel_edge.commands.command import add_common_arguments, require_packages, run_command
+from brixel_edge.errors import SpecError
 
 PROGRAM = "brixel-weights"
 EPILOG = """\
@@ -73,10 +73,7 @@ def fetched(name: str) -> tuple[dict[str, Any], str]:
     from brixel_edge.network.official_weights import known_sha256, obtained, published
 
     entry = published(name)
-    try:
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise BackendMissing(f"{PROGRAM} get needs torch: pip install 'brixel-edge[weights]'") from error
+    require_packages(f"{PROGRAM} get", "weights", "torch")
     print(f"{entry.name}, about {entry.megabytes} MB, licence {entry.licence}", file=sys.stderr)
     path = obtained(entry)
     record = {"name": name, "path": str(path), "sha256": known_sha256(entry), "licence": entry.licence}

@@ -29,11 +29,12 @@ from brixel_edge.model.head_spec import FeatureOrigin
 from brixel_edge.model.spec import AdapterKind
 from brixel_edge.network.adapter import BrixelRefiner
 from brixel_edge.network.backbone import Backbone, load_backbone
-from brixel_edge.network.feature_origin import digest_of_module, feature_origin_of
+from brixel_edge.network.feature_origin import feature_origin_of
 from brixel_edge.network.flops import count_gflop
 from brixel_edge.network.official_weights import adapter_file
 from brixel_edge.network.student import UPSCALE, Student, load_student
 from brixel_edge.network.weights import read_adapter
+from brixel_edge.network.weights_hash import weights_hash
 from brixel_edge.runtimes.model import open_model
 
 DEFAULT_FEATURES: tuple[Features, ...] = ("baseline", "native")
@@ -93,7 +94,7 @@ class _Loaded:
     ) -> None:
         self._name = name
         self._backbone, self._students, self._device, self._view = backbone, students, device, view
-        self._digest = digest_of_module(backbone) + f" taps {backbone.spec.tap_layers[-1]}"
+        self._digest = weights_hash(backbone) + f" taps {backbone.spec.tap_layers[-1]}"
 
     def kinds(self, names: tuple[Features, ...]) -> list[FeatureKind]:
         names = names or (WITH_ADAPTER if self._students else DEFAULT_FEATURES)

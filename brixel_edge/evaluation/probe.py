@@ -61,7 +61,8 @@ class Probe(nn.Module):
                 self.hidden = nn.Identity()
             self.out = nn.Conv2d(HIDDEN if is_light else dim, outputs, 1)
             nn.init.normal_(self.out.weight, std=0.01)
-            nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
+            assert self.out.bias is not None
+            nn.init.zeros_(self.out.bias)
 
     @property
     def is_linear(self) -> bool:

@@ -65,7 +65,7 @@ def fold_head(refiner: nn.Module, head: Head) -> None:
         refiner.head.project = project
     elif isinstance(refiner, ConvRefiner):
         refiner.head.out = _folded(refiner.head.out, weight, bias)  # type: ignore[assignment]  # its unit is folded too
-        refiner.head.correct = _folded(refiner.head.correct, weight, None)  # type: ignore[assignment]
+        refiner.head.correct = _folded(refiner.head.correct, weight, None)  # type: ignore[assignment]  # as out
         refiner.head.project = project
     else:
         raise SpecError(f"no head is folded into a {type(refiner).__name__}")

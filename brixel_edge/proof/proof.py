@@ -153,7 +153,7 @@ def save_proof(proof: Proof, path: Path) -> None:
         "answers": proof.answers,
         "kind": None if proof.kind is None else np.array(proof.kind),
     }
-    np.savez(path, **{name: value for name, value in parts.items() if value is not None})  # type: ignore[arg-type]
+    np.savez(path, **{name: value for name, value in parts.items() if value is not None})  # type: ignore[arg-type]  # its allow_pickle
 
 
 def load_proof(path: Path) -> Proof:

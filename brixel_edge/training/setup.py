@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from brixel_edge.errors import BackendMissing, DataError
 from brixel_edge.network.backbone import Backbone, load_backbone
 from brixel_edge.network.student import Student, build_refiner
+from brixel_edge.network.weights_hash import weights_hash
 from brixel_edge.training.batches import IndexedData, StreamedData, validation_batches
 from brixel_edge.training.batchnorm import scale_momentum, synced_batchnorm
 from brixel_edge.training.epochs import check_batch
@@ -69,15 +70,6 @@ def chosen_device(kind: str) -> str:
     if kind == "cuda" and not torch.cuda.is_available():
         raise BackendMissing("--device cuda, but torch finds no GPU here; use --device cpu or auto")
     return kind
-
-
-def weights_hash(module: nn.Module) -> str:
-    """sha256 over names, types, shapes and values of a module's state."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def run_from_settings(settings: TrainSettings, processes: Processes, device: str) -> Run:

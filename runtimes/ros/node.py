@@ -44,7 +44,7 @@ class Counters:
 
 def open_model_of(parameters: NodeParameters) -> Model:
     """The model that the parameters name."""
-    return open_model(parameters.model or None, parameters.backend, parameters.fit)  # type: ignore[arg-type]
+    return open_model(parameters.model or None, parameters.backend, parameters.fit)
 
 
 class FeatureNode:

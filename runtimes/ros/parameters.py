@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from brixel_edge.errors import SpecError
+from brixel_edge.image.fit import Fit
 from brixel_edge.runtimes.ros.wire.transport import Reliability
 
 DTYPES = ("float16", "float32")
@@ -43,7 +44,7 @@ class NodeParameters:
 
     model: str = ""
     backend: str = "auto"
-    fit: str = "stretch"
+    fit: Fit = "stretch"
     image_topic: str = "/image"
     camera_info_topic: str = "/camera_info"
     depth: int = 1
@@ -65,9 +66,9 @@ class NodeParameters:
     def __post_init__(self) -> None:
         if self.depth < 1:
             raise SpecError(f"depth {self.depth} is not at least 1; 1 keeps the newest image alone")
-        for name in ("image_reliability", "output_reliability"):
-            if getattr(self, name) not in get_args(Reliability):
-                raise SpecError(f"{name} {getattr(self, name)!r} is not one of {', '.join(get_args(Reliability))}")
+        for name, kind in (("fit", Fit), ("image_reliability", Reliability), ("output_reliability", Reliability)):
+            if getattr(self, name) not in get_args(kind):
+                raise SpecError(f"{name} {getattr(self, name)!r} is not one of {', '.join(get_args(kind))}")
         if not 0 <= self.max_age_ms < math.inf:
             raise SpecError(f"max_age_ms {self.max_age_ms:g} is no age; give milliseconds, or 0 for no bound")
         if not -1 <= self.threshold <= 1:

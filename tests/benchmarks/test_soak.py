@@ -48,7 +48,7 @@ def test_a_leak_is_one_however_late(leak, message):
 
 
 def test_counting_begins_when_pictures_are_saved():
-    part = "/tmp/x/.soak.7.part.mp4"
+    part = "out/.soak.7.part.mp4"
     kept = soak.recording(rows(descriptors=lambda second: (part,) if second >= 40 else ()))
     assert [row.time_s for row in kept] == list(range(61))
     with pytest.raises(SystemExit, match="nothing was saved"):

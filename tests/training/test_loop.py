@@ -14,11 +14,11 @@ from brixel_edge.model.adapters import ConvSettings
 from brixel_edge.model.backbones import BACKBONES, BackboneSpec
 from brixel_edge.network.backbone import load_backbone
 from brixel_edge.network.student import build_refiner, load_student
+from brixel_edge.network.weights_hash import weights_hash
 from brixel_edge.training.loop import train
 from brixel_edge.training.losses import LossSettings
 from brixel_edge.training.results import read_curve
 from brixel_edge.training.settings import TrainSettings
-from brixel_edge.training.setup import weights_hash
 from brixel_edge.training.views import ViewSettings
 
 FAMILIES = {"siglip2": "vit_base_patch16_siglip_256.v2_webli", "pe": "vit_pe_spatial_base_patch16_512"}

@@ -112,7 +112,7 @@ def _nyu_pngs(folder: Path, kind: Kind) -> tuple[Sample, ...]:
 def _nyu_mat(root: Path, kind: Kind) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
     splits = require(root / "splits.mat", "the official split; it is published beside the labelled .mat")
     try:
-        import h5py  # noqa: F401
+        import h5py  # noqa: F401 - read later, asked for before any work
         from scipy.io import loadmat
     except ImportError as error:
         raise BackendMissing(f"NYUv2's .mat needs {error.name}: pip install 'brixel-edge[eval]'") from error

@@ -117,7 +117,10 @@ class RclpyTransport:
         self, topic: str, kind: type[Message], quality: Quality, callback: Callable[[Any], None]
     ) -> _RclpySubscription:
         """Call back with each message, from the thread that spins the node."""
-        hear = lambda value: callback(from_ros(kind, value))  # noqa: E731
+
+        def hear(value: Any) -> None:
+            callback(from_ros(kind, value))
+
         return _RclpySubscription(
             self._node, self._node.create_subscription(ros_class(kind), topic, hear, _profile(quality))
         )
