@@ -17,7 +17,8 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 from typing import Any, NoReturn
 
 from brixel_edge.errors import BackendMissing, BrixelError, BundleError, MemoryBudgetError, SpecError
@@ -166,3 +167,13 @@ def require_packages(program: str, extra: str, *names: str) -> None:
             importlib.import_module(name)
         except ImportError as error:
             raise BackendMissing(f"{program} needs {error.name or name}: pip install 'brixel-edge[{extra}]'") from error
+
+
+@contextmanager
+def quiet_unless_first() -> Iterator[None]:
+    """Of the processes of torchrun only the first one talks on stdout."""
+    if os.environ.get("RANK", "0") == "0":
+        yield
+        return
+    with Path(os.devnull).open("w") as nothing, redirect_stdout(nothing):
+        yield

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from brixel_edge.commands.command import add_common_arguments, require_packages, run_command
-from brixel_edge.errors import SpecError
+from brixel_edge.commands.command import add_common_arguments, quiet_unless_first, require_packages, run_command
+from brixel_edge.commands.numbers import parse_layers
 
 if TYPE_CHECKING:
     from brixel_edge.evaluation.settings import EvalSettings, Features
@@ -128,7 +126,7 @@ def settings_from_arguments(arguments: argparse.Namespace) -> EvalSettings:
         data=arguments.data,
         model=arguments.model,
         backbone_weights=arguments.backbone_weights,
-        tap_layers=_parse_layers(arguments.tap_layers),
+        tap_layers=parse_layers(arguments.tap_layers),
         adapters=tuple(arguments.adapter),
         features=cast("tuple[Features, ...]", features),
         engines=tuple(arguments.engine),
@@ -151,25 +149,6 @@ def settings_from_arguments(arguments: argparse.Namespace) -> EvalSettings:
     )
 
 
-def _parse_layers(text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    parts = text.split(",")
-    if not all(part.strip().isdigit() for part in parts):
-        raise SpecError(f"--tap-layers {text!r} is not a list of block numbers; for instance 3,6,9,11")
-    return tuple(int(part) for part in parts)
-
-
-@contextlib.contextmanager
-def _quiet_unless_first() -> Iterator[None]:
-    """Of several processes only the first one talks on stdout."""
-    if os.environ.get("RANK", "0") == "0":
-        yield
-        return
-    with Path(os.devnull).open("w") as nothing, contextlib.redirect_stdout(nothing):
-        yield
-
-
 def main(argv: list[str] | None = None) -> int:
     """Entry point of brixel-eval."""
 
@@ -188,7 +167,7 @@ def main(argv: list[str] | None = None) -> int:
                 add_evaluations(Path(settings.model), evaluations_of(record))
         return record, table(record)
 
-    with _quiet_unless_first():
+    with quiet_unless_first():
         return run_command(build_parser(), command, argv)
 
 

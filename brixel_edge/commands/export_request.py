@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from brixel_edge.commands.numbers import parse_layers, parse_numbers
 from brixel_edge.errors import BackendMissing, SpecError
 from brixel_edge.export.engine.settings import EngineSettings
 from brixel_edge.export.engine.target import BuildTarget
@@ -142,7 +143,7 @@ def request_from_arguments(arguments: argparse.Namespace) -> ExportRequest:
         adapter=arguments.adapter,
         adapter_weights=arguments.adapter_weights or RANDOM,
         conv=_conv_settings(arguments),
-        tap_layers=_parse_numbers(arguments.tap_layers, "--tap-layers", "block numbers; for instance 3,6,9,11"),
+        tap_layers=parse_layers(arguments.tap_layers),
         sizes=sizes,
         outs=tuple(_sized(out, size) for size in sizes) if arguments.sizes else (out,),
         channels=arguments.channels,
@@ -258,18 +259,9 @@ def _sized(out: Path, size: tuple[int, int]) -> Path:
     return out.with_name(f"{out.name.removesuffix('.brixel')}-{size[0]}x{size[1]}.brixel")
 
 
-def _parse_numbers(text: str | None, flag: str, what: str) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    parts = text.split(",")
-    if not all(part.strip().isdigit() for part in parts):
-        raise SpecError(f"{flag} {text!r} is not a list of {what}")
-    return tuple(int(part) for part in parts)
-
-
 def engine_settings(arguments: argparse.Namespace) -> EngineSettings:
     """Of the builder, from the command line."""
-    cards = _parse_numbers(arguments.rtx_sm, "--rtx-sm", "compute capabilities; for instance 86,89,120")
+    cards = parse_numbers(arguments.rtx_sm, "--rtx-sm", "compute capabilities; for instance 86,89,120")
     return EngineSettings(
         optimization_level=EngineSettings().optimization_level if arguments.opt_level is None else arguments.opt_level,
         workspace_bytes=parse_bytes(arguments.workspace) if arguments.workspace else None,

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
-import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brixel_edge.commands.command import LOGGER_NAME, add_common_arguments, require_packages, run_command
+from brixel_edge.commands.command import (
+    LOGGER_NAME,
+    add_common_arguments,
+    quiet_unless_first,
+    require_packages,
+    run_command,
+)
+from brixel_edge.commands.numbers import parse_layers
 from brixel_edge.errors import SpecError
 from brixel_edge.model.backbones import BACKBONES, DEFAULT_BACKBONE
 from brixel_edge.model.spec import UNTRAINED_NOTICE, parse_size
@@ -150,7 +154,7 @@ def settings_from_arguments(arguments: argparse.Namespace) -> TrainSettings:
         out=arguments.out,
         backbone=arguments.backbone,
         backbone_weights=arguments.backbone_weights or RANDOM,
-        tap_layers=_parse_layers(arguments.tap_layers),
+        tap_layers=parse_layers(arguments.tap_layers),
         adapter=arguments.adapter,
         conv=_conv_settings(arguments),
         views=ViewSettings(
@@ -200,15 +204,6 @@ def _conv_settings(arguments: argparse.Namespace) -> ConvSettings | None:
     return ConvSettings(**given) if given else None
 
 
-def _parse_layers(text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    parts = text.split(",")
-    if not all(part.strip().isdigit() for part in parts):
-        raise SpecError(f"--tap-layers {text!r} is not a list of block numbers; for instance 3,6,9,11")
-    return tuple(int(part) for part in parts)
-
-
 def summary(record: TrainRecord) -> str:
     """The record for people."""
     from brixel_edge.training.results import ADAPTER_NAME
@@ -229,16 +224,6 @@ def summary(record: TrainRecord) -> str:
     return "\n".join(lines)
 
 
-@contextlib.contextmanager
-def _quiet_unless_first() -> Iterator[None]:
-    """Of several processes only the first one talks on stdout."""
-    if os.environ.get("RANK", "0") == "0":
-        yield
-        return
-    with Path(os.devnull).open("w") as nothing, contextlib.redirect_stdout(nothing):
-        yield
-
-
 def main(argv: list[str] | None = None) -> int:
     """Entry point of brixel-train."""
 
@@ -254,7 +239,7 @@ def main(argv: list[str] | None = None) -> int:
             record = train(settings, lambda line: tqdm.write(f"{PROGRAM}: {line}", file=sys.stderr))
         return record.to_json(), summary(record)
 
-    with _quiet_unless_first():
+    with quiet_unless_first():
         return run_command(build_parser(), command, argv)
 
 

@@ -71,7 +71,7 @@ class Supervisor:
 def _pause_s(environ: Mapping[str, str]) -> float | None:
     """Half of what systemd waits [s]; None where it does not watch, or watches another process."""
     limit, process = environ.get("WATCHDOG_USEC", ""), environ.get("WATCHDOG_PID", "")
-    if not limit.isdigit() or int(limit) == 0 or (process and process != str(os.getpid())):
+    if not limit.isdecimal() or int(limit) == 0 or (process and process != str(os.getpid())):
         return None
     return int(limit) / 2e6
 

@@ -36,7 +36,7 @@ def parse_size(text: str) -> tuple[int, int]:
         SpecError: `text` is not of that form.
     """
     parts = text.lower().split("x")
-    if len(parts) > 2 or not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
+    if len(parts) > 2 or not all(part.isascii() and part.isdecimal() and int(part) > 0 for part in parts):
         raise SpecError(f"size {text!r} is not HEIGHTxWIDTH in pixels; for instance 256x256 or 256x448")
     return int(parts[0]), int(parts[-1])
 

@@ -196,6 +196,10 @@ def report_of_answers(answers: AnswerReport, images: int) -> ParityReport:
         answers: compared.
         images: how many.
     """
+    return replace(_without_figures(images, answers.finite), has_features=False, answers=answers)
+
+
+def _without_figures(images: int, is_finite: bool) -> ParityReport:
     nan = float("nan")
     return ParityReport(
         cosine_mean=nan,
@@ -203,11 +207,9 @@ def report_of_answers(answers: AnswerReport, images: int) -> ParityReport:
         centred_mean=nan,
         frobenius=nan,
         max_abs=nan,
-        finite=answers.finite,
+        finite=is_finite,
         images=images,
         norm_error=nan,
-        has_features=False,
-        answers=answers,
     )
 
 
@@ -220,17 +222,7 @@ def compare_cells(references: Sequence[Cells], candidates: Sequence[Cells]) -> P
     """Compare the same cells of the same images; image by image, so that doubles are never held of all."""
     pairs = list(zip(references, candidates, strict=True))
     if not all(np.isfinite(candidate).all() for candidate in candidates):
-        nan = float("nan")
-        return ParityReport(
-            cosine_mean=nan,
-            cosine_p01=nan,
-            centred_mean=nan,
-            frobenius=nan,
-            max_abs=nan,
-            finite=False,
-            images=len(pairs),
-            norm_error=nan,
-        )
+        return _without_figures(len(pairs), is_finite=False)
     raw = np.concatenate([cosines(a, b) for a, b in pairs])
     centre = np.average([a.mean(0, dtype=np.float64) for a in references], axis=0, weights=[len(a) for a in references])
     return ParityReport(

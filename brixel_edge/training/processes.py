@@ -57,7 +57,7 @@ class Processes:
 
 def _number(name: str, default: int) -> int:
     text = os.environ.get(name, str(default))
-    if not text.isdigit():
+    if not text.isdecimal():
         raise SpecError(f"environment variable {name}={text!r} is not a number; start several processes with torchrun")
     return int(text)
 

@@ -120,7 +120,7 @@ def check_identity(
 
 def _is_later(version: str, built: str) -> bool:
     """Whether a release may run a version-compatible plan: not an earlier one, and not 11 for one of 8."""
-    own, other = ([int(part) for part in text.split(".") if part.isdigit()] for text in (version, built))
+    own, other = ([int(part) for part in text.split(".") if part.isdecimal()] for text in (version, built))
     return own >= other and own[0] - other[0] <= (2 if other[0] == 8 else 1)
 
 

@@ -134,7 +134,7 @@ def gpu_findings(system: SystemFiles, board: Board, answer: Answer | None) -> li
         return [_no_driver(system)]
     names = [line.split(":", 1)[1].strip() for card in cards for line in card.splitlines() if line.startswith("Model")]
     name = ", ".join(names) or ("the board's own" if board.is_jetson else "unnamed")
-    release = next((word for word in driver.split() if word[:1].isdigit() and "." in word), "")
+    release = next((word for word in driver.split() if word[:1].isdecimal() and "." in word), "")
     kernel = f", driver {release}" if release else ""
     extra = "jetpack6" if board.is_jetson else "trt"
     if answer is None:

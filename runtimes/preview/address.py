@@ -35,8 +35,8 @@ def parse_address(text: str) -> PreviewAddress:
     """
     host, colon, port_text = text.rpartition(":") if not text.endswith("]") else (text, "", "")
     if not colon:
-        host, port_text = (text, "") if not port_text.isdigit() else ("", port_text)
-    port = int(port_text) if port_text.isascii() and port_text.isdigit() else (None if port_text else DEFAULT_PORT)
+        host, port_text = (text, "") if not port_text.isdecimal() else ("", port_text)
+    port = int(port_text) if port_text.isascii() and port_text.isdecimal() else (None if port_text else DEFAULT_PORT)
     host = host.removeprefix("[").removesuffix("]") or DEFAULT_HOST
     if port is None or port > 65535 or any(sign in host for sign in "/@? \\"):
         raise SpecError(

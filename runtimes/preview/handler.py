@@ -22,6 +22,7 @@ PAGE = Path(__file__).with_name("page.html")
 # How long a request for the next picture stays open, and a viewer that takes nothing is kept.
 WAIT_S, _STUCK_S = 5.0, 10.0
 _MOST_BODY_BYTES = 4096
+_MOST_DIGITS = len(str(_MOST_BODY_BYTES))  # Python reads no number of thousands of them
 _SECURITY = {
     "Cache-Control": "no-store",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -83,7 +84,7 @@ class PreviewHandler(BaseHTTPRequestHandler):
         length = self.headers.get("Content-Length", "")
         if address.path != "/requests" or self.headers.get_content_type() != "application/json":
             return self._refuse(404, "POST JSON to /requests")
-        if not length.isdigit() or int(length) > _MOST_BODY_BYTES:
+        if not length.isdecimal() or len(length) > _MOST_DIGITS or int(length) > _MOST_BODY_BYTES:
             return self._refuse(413, f"at most {_MOST_BODY_BYTES} bytes")
         try:
             self._site.change(json.loads(self.rfile.read(int(length))))

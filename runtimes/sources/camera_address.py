@@ -40,7 +40,7 @@ class CameraAddress:
 def is_camera_address(text: str) -> bool:
     """Whether a string names a camera: a number or a device, perhaps with the mode to ask for."""
     name = text.partition("?")[0]
-    return name.isdigit() or name.startswith("/dev/video") or name.startswith("/dev/v4l/")
+    return name.isdecimal() or name.startswith("/dev/video") or name.startswith("/dev/v4l/")
 
 
 def has_gstreamer_in_cv2() -> bool:
@@ -91,8 +91,8 @@ def parse_camera(text: str) -> CameraAddress:
     name, _, query = text.partition("?")
     mode = _mode(query, text)
     if sys.platform != "linux":
-        return CameraAddress(target=int(name) if name.isdigit() else name, backend=cv2.CAP_ANY, label=name, mode=mode)
-    device = f"/dev/video{int(name)}" if name.isdigit() else name
+        return CameraAddress(target=int(name) if name.isdecimal() else name, backend=cv2.CAP_ANY, label=name, mode=mode)
+    device = f"/dev/video{int(name)}" if name.isdecimal() else name
     return CameraAddress(target=device, backend=cv2.CAP_V4L2, label=_device_label(name, device), mode=mode)
 
 

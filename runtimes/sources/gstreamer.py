@@ -54,7 +54,11 @@ def _csi_pipeline(text: str) -> str:
     number, _, query = text[4:].partition("?")
     wanted = dict(parse_qsl(query, keep_blank_values=True))
     values = {key: wanted.get(key, str(default)) for key, default in _CSI_MODE.items()}
-    if not number.isdigit() or set(wanted) - set(_CSI_MODE) or not all(value.isdigit() for value in values.values()):
+    if (
+        not number.isdecimal()
+        or set(wanted) - set(_CSI_MODE)
+        or not all(value.isdecimal() for value in values.values())
+    ):
         raise SpecError(f"{text!r} is no CSI camera; for instance csi:0?width=1280&height=720&fps=30")
     return (
         f"nvarguscamerasrc sensor-id={int(number)} ! video/x-raw(memory:NVMM),width={values['width']},"

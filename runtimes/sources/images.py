@@ -24,7 +24,7 @@ SECONDS_PER_IMAGE = 1.0
 
 def _natural(path: Path) -> list[tuple[int, str | int]]:
     """Sort key in which frame9 comes before frame10."""
-    return [(0, int(part)) if part.isdigit() else (1, part.lower()) for part in re.split(r"(\d+)", str(path)) if part]
+    return [(0, int(part)) if part.isdecimal() else (1, part.lower()) for part in re.split(r"(\d+)", str(path)) if part]
 
 
 def images_from_folder(folder: Path) -> list[Path]:

@@ -76,6 +76,7 @@ def test_json_is_the_receipt_and_the_notice_is_on_stderr(tmp_path, capsys):
         ([*MINI, "--adapter", "none", "--adapter-weights", "a.pth"], 2, "--adapter none has no weights"),
         ([*MINI, "--adapter-weights", "absent.pth"], 2, "no weights at absent.pth"),
         ([*MINI, "--adapter-weights", "random", "--tap-layers", "1,x"], 2, "not a list of block numbers"),
+        ([*MINI, "--adapter-weights", "random", "--tap-layers", "1,²"], 2, "not a list of block numbers"),
         ([*MINI, "--adapter-weights", "random", "--tap-layers", "3,9"], 2, "exceed the 6 blocks"),
         (
             ["--backbone", "nonsense", "--backbone-weights", "random", "--adapter", "none"],

@@ -103,7 +103,7 @@ def test_a_mode_that_cannot_be_is_refused(text, message):
 
 def test_kinds_of_addresses():
     assert [is_camera_address(text) for text in ("0", "12?fps=5", "/dev/video0", "/dev/v4l/by-id/x")] == [True] * 4
-    assert [is_camera_address(text) for text in ("0.mp4", "rtsp://1", "folder", "-1")] == [False] * 4
+    assert [is_camera_address(text) for text in ("0.mp4", "rtsp://1", "folder", "-1", "²")] == [False] * 5
     assert is_file_url("https://host/a/film.MP4?token=1")
     assert not is_file_url("http://host/stream")
     assert not is_file_url("rtsp://host/film.mp4")

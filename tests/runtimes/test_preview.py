@@ -214,6 +214,15 @@ def test_bodies_that_are_no_json_or_too_long_are_refused(serve):
         assert ask(preview, "/requests", "POST", body, Content_Type="application/json")[0] == status
 
 
+@pytest.mark.parametrize("length", ["", "-1", "much", "\u00b2", "9" * 5000])
+def test_a_length_that_is_no_small_number_is_refused(serve, length):
+    preview, _ = serve()
+    head = ["POST /requests HTTP/1.1", "Host: 127.0.0.1", "Content-Type: application/json", f"Content-Length: {length}"]
+    with socket.create_connection(("127.0.0.1", port_of(preview)), timeout=20) as connection:
+        connection.sendall("\r\n".join([*head, "", ""]).encode("latin-1"))
+        assert b" 413 " in connection.recv(65536).partition(b"\r\n")[0]
+
+
 def test_the_state_is_plain_json(serve):
     preview, _ = serve()
     asking = Asking(queries=[parse_query("cup=30,20")])

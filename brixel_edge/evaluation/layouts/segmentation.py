@@ -89,8 +89,8 @@ def _ade_names(path: Path) -> tuple[str, ...]:
     """The first name of each class, of the table that comes with the pictures; numbers where it does not."""
     if not path.is_file():
         return tuple(f"class {index + 1}" for index in range(ADE_CLASSES))
-    rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines() if line[:1].isdigit()]
-    names = {int(row[0]): row[-1].split(",")[0].strip() for row in rows if row[0].isdigit()}
+    rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines() if line[:1].isdecimal()]
+    names = {int(row[0]): row[-1].split(",")[0].strip() for row in rows if row[0].isdecimal()}
     return tuple(names.get(index + 1, f"class {index + 1}") for index in range(ADE_CLASSES))
 
 

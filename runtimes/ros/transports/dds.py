@@ -48,7 +48,7 @@ def domain_from_environment() -> int:
         SpecError: it is no domain.
     """
     text = os.environ.get("ROS_DOMAIN_ID") or "0"
-    if not text.isdigit() or int(text) > 232:
+    if not text.isdecimal() or int(text) > 232:
         raise SpecError(f"ROS_DOMAIN_ID={text!r} is not a number from 0 to 232")
     return int(text)
 
