@@ -375,6 +375,7 @@ def test_a_real_stream_is_read_lost_and_found_again(warnings):
     assert source.is_live
     before = [source.read() for _ in range(3)]
     assert before[0].image.shape == (120, 160, 3)
+    drained = source.status.drained
     server.end()
     again: list[MjpegServer] = []
     timer = threading.Timer(0.5, lambda: again.append(MjpegServer(port)))
@@ -382,7 +383,8 @@ def test_a_real_stream_is_read_lost_and_found_again(warnings):
     frames = [source.read()]
     while not frames[-1].is_after_gap:  # what was still in the buffers
         frames.append(source.read())
-    assert frames[-1].index == before[-1].index + len(frames)
+    # On a slow machine some of the new ones are not looked at, because nobody knows yet how old they are.
+    assert frames[-1].index == before[-1].index + len(frames) + source.status.drained - drained
     assert "is back after" in warnings.text
     source.close()
     again[0].end()
