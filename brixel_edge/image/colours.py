@@ -2,7 +2,7 @@
 
 A PCA of each frame by itself flickers: components swap, change sign, and one outlier dims the rest. Here the directions
 are a model's, found once and used by every process, so that a colour means the same today and tomorrow. Only the range
-that maps to 0..255 follows the scene, within a second, and what changes so little that it may be noise changes less.
+that maps to 0..255 follows the scene, within a second, and cells that stand still are shown without their noise.
 Nothing is fetched or kept.
 """
 
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brixel_edge.errors import SpecError
+from brixel_edge.image.still_cells import StillCells
 
 COMPONENTS = 3
 _SAMPLED_CELLS = 1024
@@ -26,10 +27,6 @@ _RANGE_S = 0.3
 _FRAME_S = 1 / 30
 # A scene of which the components show little is not stretched to noise: parts of the range that the basis was made of.
 _SMALLEST_SHARE = 0.25
-# Levels: a change of this size is shown by half at once, larger ones nearly whole, smaller ones hardly. ViT-Ti on a
-# photograph with noise of 2.5 grey levels: changes of 1.9 levels in the mean and 8 at the 99th percentile become 0.1
-# and 1. After a large change the last few levels come slowly: 3 are left after ten frames, 1 after sixty.
-_NOISE_LEVELS = 14.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -114,7 +111,7 @@ class PcaColours:
     def __init__(self, basis: ColourBasis | None = None, *, is_steady: bool = True) -> None:
         self._basis, self._is_steady = basis, is_steady
         self._limits: NDArray[np.floating] | None = None
-        self._shown: NDArray[np.floating] | None = None
+        self._still = StillCells()
         self._last_s: float | None = None
 
     def __call__(self, values: NDArray[np.floating], t_s: float | None = None) -> NDArray[np.uint8]:
@@ -134,11 +131,13 @@ class PcaColours:
             raise SpecError(f"feature map {values.shape} is not (h, w, D) with the D of the maps before it")
         basis = self._basis or basis_from_maps([values])
         if self._basis is None and not basis.is_flat:
-            self._basis, self._limits = basis, None
+            self._basis, self._limits, self._still = basis, None, StillCells()
         projected = basis.project(values)
+        if self._is_steady:
+            projected = self._still(projected, np.ptp(basis.limits if self._limits is None else self._limits, axis=0))
         self._follow(basis, _percentiles(_sample(projected.reshape(-1, COMPONENTS))), t_s)
         assert self._limits is not None
-        return self._calmed(basis.levels(projected, self._limits)).astype(np.uint8)
+        return basis.levels(projected, self._limits).astype(np.uint8)
 
     def _follow(self, basis: ColourBasis, seen: NDArray[np.floating], t_s: float | None) -> None:
         """Move the range towards what is seen."""
@@ -152,15 +151,6 @@ class PcaColours:
         else:
             weight = 1 - math.exp(-(passed_s if passed_s > 0 else _FRAME_S) / _RANGE_S)
             self._limits = self._limits + weight * (seen - self._limits)
-
-    def _calmed(self, levels: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Large changes at once, small ones slowly."""
-        if self._shown is None or self._shown.shape != levels.shape or not self._is_steady:
-            self._shown = levels
-        else:
-            change = levels - self._shown
-            self._shown = self._shown + change**3 / (change**2 + _NOISE_LEVELS**2)
-        return self._shown
 
 
 def _sample(cells: NDArray[np.floating]) -> NDArray[np.floating]:
