@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,8 @@ class IterableSource:
     """Frames of an iterable, or of a function that returns None at its end; asked for one ahead, in a thread.
 
     A picture is stamped when it comes; give a `Frame` where you know its time better. All of them are used, unless a
-    policy says otherwise.
+    policy says otherwise. Each is copied as it comes: a program may fill the same array again and again, and the next
+    frame is asked for while this one is computed.
     """
 
     is_live = False
@@ -30,7 +32,7 @@ class IterableSource:
 
     def __init__(self, frames: Frames) -> None:
         self.description = f"frames of {getattr(frames, '__name__', type(frames).__name__)}"
-        self._frames: Iterator[Any] = _called(frames) if callable(frames) else iter(frames)
+        self._frames = _iterator(frames)
         self._stop = threading.Event()
         self._index = 0
         self._start_s: float | None = None
@@ -50,7 +52,7 @@ class IterableSource:
             self._start_s = now_s
         index, self._index = self._index, self._index + 1
         if isinstance(given, Frame):
-            return given
+            return replace(given, image=_picture(given.image, index))
         return Frame(
             image=_picture(given, index),
             index=index,
@@ -70,13 +72,25 @@ class IterableSource:
             close()
 
 
+def _iterator(frames: Frames) -> Iterator[Any]:
+    if callable(frames):
+        return _called(frames)
+    if isinstance(frames, Iterable):
+        return iter(frames)
+    raise SpecError(
+        f"the source is {type(frames).__name__}; give a camera (0), a URL, a file, a folder, demo:, a list of them, "
+        f"or an iterable or function of {_ALLOWED}"
+    )
+
+
 def _called(function: Callable[[], Any]) -> Iterator[Any]:
     while (given := function()) is not None:
         yield given
 
 
 def _picture(given: object, index: int) -> NDArray[np.uint8]:
-    if isinstance(given, np.ndarray) and given.dtype == np.uint8 and given.ndim == 3 and given.shape[2] == 3:
-        return given
-    what = f"{given.dtype} {given.shape}" if isinstance(given, np.ndarray) else type(given).__name__
-    raise SpecError(f"frame {index} of the source is {what}; give {_ALLOWED}")
+    if not isinstance(given, np.ndarray):
+        raise SpecError(f"frame {index} of the source is {type(given).__name__}; give {_ALLOWED}")
+    if given.dtype == np.uint8 and given.ndim == 3 and given.shape[2] == 3 and given.size:
+        return given.copy()
+    raise SpecError(f"frame {index} of the source is {given.dtype} {given.shape}; give {_ALLOWED}")

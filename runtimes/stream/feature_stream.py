@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,9 +114,17 @@ def _warm_model(arguments: dict[str, Any]) -> Model:
     return model
 
 
+def _named_sources(source: str | Path | int | Sequence[str | Path | int] | Frames) -> list[Any]:
+    """Each by its string, or a program's own frames."""
+    given = source if isinstance(source, list) and source else [source]
+    if all(isinstance(one, (str, Path, int)) and not isinstance(one, bool) for one in given):
+        return [str(one) for one in given]
+    return [source]
+
+
 def stream(
     path: str | Path | None = None,
-    source: str | Path | list[str] | Frames = "demo:",
+    source: str | Path | int | Sequence[str | Path | int] | Frames = "demo:",
     *,
     policy: str | None = None,
     backend: str = AUTO,
@@ -133,8 +141,8 @@ def stream(
 
     Args:
         path: model directory or .onnx file; None is the built-in default.
-        source: camera (`0`, `/dev/video0`), URL (`rtsp://...`), video file, folder or glob of images, `demo:`,
-            `test:clock`; a list of such strings, whose frames take turns; or your own frames, as an iterable or a
+        source: camera (0, `/dev/video0`), URL (`rtsp://...`), video file, folder or glob of images, `demo:`,
+            `test:clock`; a list of these, whose frames take turns; or your own frames, as an iterable or a
             function without arguments.
         policy: `latest`, `every` or `max-age=MS`; None takes the newest of the last second of what is live, else all.
         backend: as `open_model`.
@@ -148,19 +156,13 @@ def stream(
         an iterator over the features of one frame each, with `health()` and `close()`.
 
     Raises:
-        SpecError: no such policy.
+        SpecError: no such policy; at the first map: something that is no source.
         SourceError: at the first map: the camera does not open; later: it was lost for good.
         BundleError: at the first map: no such model, or a file that is none of the above.
         BackendMissing: at the first map: a backend that is not installed.
     """
-    if isinstance(source, (str, Path)):
-        sources: list[Any] = [str(source)]
-    elif isinstance(source, list) and source and all(isinstance(one, str) for one in source):
-        sources = list(source)
-    else:
-        sources = [source]
     model = {
         "path": path, "backend": backend, "fit": fit, "threads": threads, "precision": precision,
         "openvino_precision": openvino_precision,
     }  # fmt: skip
-    return FeatureStream(sources, model, parse_policy(policy) if policy else None, reconnect_s)
+    return FeatureStream(_named_sources(source), model, parse_policy(policy) if policy else None, reconnect_s)

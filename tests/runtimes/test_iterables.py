@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
+import cv2
 import numpy as np
 import pytest
 import tiny_model
@@ -22,6 +23,10 @@ def pictures(count):
     return [np.full((40, 60, 3), 10 + 20 * number, np.uint8) for number in range(count)]
 
 
+def frame_of(image, index=0):
+    return Frame(image=image, index=index, t_capture_s=0.0, t_media_s=0.0, capture_s=0.0)
+
+
 @pytest.mark.parametrize("kind", ["list", "generator", "function"])
 def test_any_iterable_or_function_is_a_source(graph, kind):
     frames = pictures(4)
@@ -30,12 +35,45 @@ def test_any_iterable_or_function_is_a_source(graph, kind):
     maps = list(brixel_edge.stream(graph, source=given, backend="ort"))
     assert [fm.frame_index for fm in maps] == [0, 1, 2, 3]
     for frame, fm in zip(frames, maps, strict=True):
-        assert fm.frame_bgr is frame
+        np.testing.assert_array_equal(fm.frame_bgr, frame)
         assert before_s <= fm.t_capture_s <= time.monotonic()
         assert abs(fm.t_utc_s - time.time()) < 60
         assert fm.t_stream_s is None
         expected = tiny_model.cell_means(resize_image(frame, 32, 48).astype(float))
         np.testing.assert_allclose(fm.values[..., :3], expected, atol=1e-2)
+
+
+@pytest.mark.parametrize("is_timed", [False, True], ids=["array", "Frame"])
+def test_one_array_may_be_filled_again_and_again(graph, is_timed):
+    buffer = np.empty((40, 60, 3), np.uint8)
+
+    def frames():
+        for index, picture in enumerate(pictures(6)):
+            buffer[:] = picture
+            yield (
+                Frame(image=buffer, index=index, t_capture_s=0.0, t_media_s=0.0, capture_s=0.0) if is_timed else buffer
+            )
+
+    maps = list(brixel_edge.stream(graph, source=frames(), backend="ort"))
+    assert [int(fm.frame_bgr[0, 0, 0]) for fm in maps] == [10, 30, 50, 70, 90, 110]
+
+
+@pytest.mark.parametrize("source", [None, 1.5, True])
+def test_what_is_no_source_is_named(graph, source):
+    with pytest.raises(SpecError, match=f"the source is {type(source).__name__}; give a camera"):
+        next(brixel_edge.stream(graph, source=source, backend="ort"))
+
+
+def test_a_number_is_a_camera(graph):
+    with pytest.raises(SourceError, match="/dev/video97"):
+        next(brixel_edge.stream(graph, source=97, backend="ort"))
+
+
+def test_paths_in_a_list_are_sources(graph, tmp_path):
+    for name, picture in zip("ab", pictures(2), strict=True):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), picture)
+    paths = [tmp_path / "a.png", tmp_path / "b.png"]
+    assert {fm.source for fm in brixel_edge.stream(graph, source=paths, backend="ort")} == {str(path) for path in paths}
 
 
 def test_a_frame_with_its_own_time_keeps_it(graph):
@@ -68,6 +106,8 @@ def test_what_is_no_picture_is_refused():
     for given, what in [
         (np.zeros((4, 4), np.uint8), r"uint8 \(4, 4\)"),
         (np.zeros((4, 4, 3)), "float64"),
+        (np.zeros((0, 4, 3), np.uint8), r"uint8 \(0, 4, 3\)"),
+        (frame_of(np.zeros((4, 4, 3))), "float64"),
         ("x", "str"),
     ]:
         with pytest.raises(SpecError, match=rf"frame 0 of the source is {what}.*; give uint8 arrays"):
