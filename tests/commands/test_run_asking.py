@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import json
-
 import cv2
 import numpy as np
 import pytest
 import tiny_bundle
 import tiny_model
+from command_runs import run_json
 
 from brixel_edge.commands.run import main
 from brixel_edge.runtimes.asking.prototypes import Prototypes
-
-
-@pytest.fixture(autouse=True)
-def no_display(monkeypatch):
-    monkeypatch.delenv("DISPLAY", raising=False)
-    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
 
 
 @pytest.fixture
@@ -37,12 +30,6 @@ def folder(tmp_path):
             picture[16:32, 8 + 24 * number : 24 + 24 * number] = (30, 30, 200)
         cv2.imwrite(str(pictures / f"{number}.png"), picture)
     return str(pictures)
-
-
-def run_json(capsys, *arguments):
-    code = main([*map(str, arguments), "--json", "--quiet"])
-    captured = capsys.readouterr()
-    return code, json.loads(captured.out), captured.err
 
 
 def test_what_is_asked_for_is_found_shown_kept_and_found_again(graph, folder, tmp_path, capsys):

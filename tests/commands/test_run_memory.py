@@ -1,0 +1,83 @@
+"""brixel-run --budget: the plan, and what was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tiny_model
+from command_runs import run_json
+
+from brixel_edge.commands.run import main
+from brixel_edge.runtimes.stream import budget
+from brixel_edge.runtimes.stream import run as run_stream
+
+
+@pytest.fixture
+def graph(graph):
+    return str(graph)
+
+
+def test_the_memory_plan_is_said_kept_and_reported(graph, folder, capsys):
+    _, report, errors = run_json(
+        capsys, graph, "--source", folder, "--headless", "--backend", "ort", "--budget", "64GiB"
+    )
+    assert "brixel-run: planned peak memory: " in errors
+    plan = report["memory_plan"]
+    assert set(plan) == {"libraries", "engine", "weights", "activations", "features", "frames"}
+    assert plan["weights"] == Path(graph).stat().st_size
+
+
+def test_more_than_the_budget_ends_the_run(graph, folder, capsys, monkeypatch):
+    monkeypatch.setattr(run_stream, "peak_rss_bytes", lambda: 3 << 30)
+    assert main([graph, "--source", folder, "--headless", "--budget", "2GiB"]) == 6
+    assert "the process took 3072 MiB, over its budget of 2048 MiB" in capsys.readouterr().err
+
+
+def test_plans_against_measured_peaks():
+    """Within 10 % of what five exported models took at most over their libraries, for loading and four calls [MiB]."""
+    import dataclasses
+
+    from brixel_edge.model.spec import ImageSpec
+    from brixel_edge.runtimes.sources.frames import FrameMemory
+
+    measured = [  # width, side [px], graph [MiB], ort, openvino
+        (128, 256, 6.6, 40, 93), (192, 256, 23.6, 66, 140), (384, 256, 88.9, 154, 298),
+        (384, 512, 89.3, 332, 360), (768, 256, 349, 468, 921),
+    ]  # fmt: skip
+    nothing = FrameMemory(frame_bytes=0)
+    for dim, side, graph_mib, *peaks in measured:
+        image = ImageSpec(height=side, width=side, mean=(0.5,) * 3, std=(0.5,) * 3)
+        spec = dataclasses.replace(tiny_model.spec(), dim=dim, image=image, grid=(side // 4, side // 4))
+        for backend, peak in zip(("ort", "openvino"), peaks, strict=True):
+            plan = budget.plan_memory(
+                spec,
+                round(graph_mib * 2**20),
+                backend,
+                now_bytes=0,
+                queue_bytes=0,
+                frames=[nothing],
+                has_pictures=False,
+            )
+            items = {name: size for name, size in plan.items.items() if name not in ("features", "frames", "libraries")}
+            assert sum(items.values()) / 2**20 == pytest.approx(peak, rel=0.1), (dim, side, backend)
+
+
+def test_a_refused_plan_names_what_would_fit():
+    from brixel_edge.errors import MemoryBudgetError
+
+    large = budget.MemoryPlan(items={"weights": 500 << 20})
+    small = budget.MemoryPlan(items={"weights": 200 << 20})
+    with pytest.raises(MemoryBudgetError, match=r"needs about 500 MiB \(weights 500\), over the budget of 300 MiB; "
+                       "--backend ort takes about 200 MiB"):  # fmt: skip
+        budget.check_plan(large, 300 << 20, "m on openvino", small)
+    with pytest.raises(MemoryBudgetError, match="use a smaller backbone, or export a smaller --size"):
+        budget.check_plan(large, 100 << 20, "m on openvino", small)
+    budget.check_plan(small, 200 << 20, "m on ort")
+
+
+def test_peak_memory_is_the_peak_and_not_the_present(graph, folder, capsys, monkeypatch):
+    monkeypatch.setattr(run_stream, "peak_rss_bytes", lambda: 777 << 20)
+    monkeypatch.setattr(run_stream, "rss_bytes", lambda: 111 << 20)
+    _, report, _ = run_json(capsys, graph, "--source", folder, "--headless")
+    assert report["peak_memory_bytes"] == 777 << 20
