@@ -20,8 +20,9 @@ from brixel_edge.runtimes.sources.frames import Frame, FrameMemory, SourceStatus
 
 _LOG = logging.getLogger(__name__)
 MODULE = "brixel_edge.runtimes.sources.source_process"
-# Silence after which the process is killed: opening, and between two frames.
-_OPEN_S, _SILENCE_S = 10.0, 5.0
+# Silence after which the process is killed: while libraries load (a machine's first GStreamer looks at every plugin),
+# while the source opens, and between two frames.
+_LOAD_S, _OPEN_S, _SILENCE_S = 60.0, 10.0, 5.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 5.0
 _POLL_S = 0.1
 # A reader that comes back after a pause finds old frames in the slots.
@@ -109,7 +110,9 @@ class ChildSource:
         self._child = ChildProcess(MODULE, self.description, [memory])
         with contextlib.suppress(OSError):  # what it says at its end tells more
             self._child.tell(self._text.encode() + b"\n")
-        message = self._next(_OPEN_S)
+        message = self._next(_LOAD_S)
+        if message is not None and "loaded" in message:
+            message = self._next(_OPEN_S)
         if message is not None and "opened" in message:
             self.description, self.fps = message["opened"], message["fps"]
             message = self._next(_OPEN_S)

@@ -66,28 +66,42 @@ def _csi_pipeline(text: str) -> str:
     )
 
 
+def load_gstreamer() -> Any:
+    """GStreamer, initialised. Its first start on a machine looks at every plugin there is, which takes many seconds.
+
+    Raises:
+        BackendMissing: its bindings are not there.
+    """
+    try:
+        import gi
+
+        gi.require_version("Gst", "1.0")
+        gi.require_version("GstApp", "1.0")
+        gst: Any = importlib.import_module("gi.repository.Gst")
+        importlib.import_module("gi.repository.GstApp")  # gives appsinks their methods
+    except (ImportError, ValueError) as error:
+        raise BackendMissing(
+            "gst: and csi: need GStreamer's Python bindings, or JetPack's cv2: sudo apt install python3-gi "
+            "gstreamer1.0-plugins-base, in an environment with system site packages"
+        ) from error
+    gst.init(None)
+    return gst
+
+
 class PipelineSource:
-    """A running pipeline; for one thread, in a process that may be killed."""
+    """A running pipeline; for one thread, in a process that may be killed.
+
+    Args:
+        gst: of `load_gstreamer`.
+        pipeline: of `pipeline_from_address`.
+        text: the address.
+    """
 
     is_live = True
     skipped = 0
 
-    def __init__(self, text: str) -> None:
-        pipeline = pipeline_from_address(text)
-        try:
-            import gi
-
-            gi.require_version("Gst", "1.0")
-            gi.require_version("GstApp", "1.0")
-            gst: Any = importlib.import_module("gi.repository.Gst")
-            importlib.import_module("gi.repository.GstApp")  # gives appsinks their methods
-        except (ImportError, ValueError) as error:
-            raise BackendMissing(
-                "gst: and csi: need GStreamer's Python bindings, or JetPack's cv2: sudo apt install python3-gi "
-                "gstreamer1.0-plugins-base, in an environment with system site packages"
-            ) from error
+    def __init__(self, gst: Any, pipeline: str, text: str) -> None:
         self._gst = gst
-        gst.init(None)
         try:
             self._pipeline = gst.parse_launch(pipeline)
         except Exception as error:  # GLib.Error, a class that only gi knows

@@ -19,7 +19,12 @@ from brixel_edge.runtimes.sources.camera import CameraSource
 from brixel_edge.runtimes.sources.camera_address import parse_camera
 from brixel_edge.runtimes.sources.frame_slots import SLOTS, FrameSlots
 from brixel_edge.runtimes.sources.frames import Frame, status_of
-from brixel_edge.runtimes.sources.gstreamer import PipelineSource, is_gstreamer_address
+from brixel_edge.runtimes.sources.gstreamer import (
+    PipelineSource,
+    is_gstreamer_address,
+    load_gstreamer,
+    pipeline_from_address,
+)
 
 # After a change of the frames' size all slots must be free first; a parent that takes none for so long misses frames.
 _RESIZE_S = 1.0
@@ -72,14 +77,20 @@ class _Teller(logging.Handler):
         say(self._pipe, warning=record.getMessage())
 
 
-def _open(text: str) -> Any:
+def _open(text: str, pipe: IO[str]) -> Any:
+    """Say when the libraries are there, for what they take is no delay of the source."""
+    if is_gstreamer_address(text):
+        pipeline, gst = pipeline_from_address(text), load_gstreamer()
+        say(pipe, loaded=True)
+        return PipelineSource(gst, pipeline, text)
+    say(pipe, loaded=True)
     # Without patience: the parent starts another process.
-    return PipelineSource(text) if is_gstreamer_address(text) else CameraSource(parse_camera(text), None)
+    return CameraSource(parse_camera(text), None)
 
 
 def _serve(text: str, pipe: IO[str], descriptor: int) -> None:
     """Read, and say so, while a slot is free; the frames in between count as drained."""
-    source = _open(text)
+    source = _open(text, pipe)
     say(pipe, opened=label_from_address(source.description), fps=source.fps)
     slots, missed, drained = _Slots(descriptor), 0, 0
     is_after_gap = False

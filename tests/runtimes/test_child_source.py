@@ -51,7 +51,7 @@ class Script:
 
 class Pipeline:
     is_live, fps, description = True, None, "gst:acted"
-    def __init__(self, text):
+    def __init__(self, gst, pipeline, text):
         self.script = Script(text.split(":", 1)[1].split())
     def read(self):
         value = self.script.next()
@@ -80,7 +80,11 @@ class Driver:
     def getBackendName(self): return "V4L2"
     def release(self): pass
 
-source_process.PipelineSource = Pipeline
+def load():
+    time.sleep(float(os.environ.get("LOADING_S", 0)))
+    return "gst"
+
+source_process.PipelineSource, source_process.load_gstreamer = Pipeline, load
 camera.check_device = lambda address: None
 capture.cv2.VideoCapture = Driver
 source_process.main()
@@ -132,6 +136,24 @@ def test_frames_come_through_shared_memory(acted):
     assert source.read() is None
     source.close()
     assert acted[0].returncode is not None
+
+
+def test_a_library_that_loads_slowly_is_no_slow_source(acted, monkeypatch):
+    """GStreamer's first start on a machine took over 10 s, and was killed and begun again until it was given up."""
+    monkeypatch.setenv("LOADING_S", "1.5")
+    monkeypatch.setattr(child, "_OPEN_S", 1.0)
+    source = ChildSource("gst:7 end", reconnect_s=1)
+    frame = source.read()
+    assert frame is not None and (frame.image == 7).all()
+    assert (len(acted), source.status.reconnects) == (1, 0)
+    source.close()
+
+
+def test_a_library_that_never_loads_is_given_up(acted, monkeypatch):
+    monkeypatch.setenv("LOADING_S", "1000")
+    monkeypatch.setattr(child, "_LOAD_S", 0.5)
+    with pytest.raises(SourceError, match="gave nothing for"):
+        ChildSource("gst:7 end", reconnect_s=1)
 
 
 def test_a_camera_says_what_it_is_and_what_it_takes(driver):

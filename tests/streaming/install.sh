@@ -5,7 +5,7 @@ set -euo pipefail
 python=$1
 packages=(python3-gi gir1.2-gst-rtsp-server-1.0 gir1.2-gst-plugins-base-1.0 gstreamer1.0-plugins-base
   gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav
-  chromium chromium-driver xvfb python3-venv)
+  chromium chromium-driver xvfb python3-venv python3-tk)
 
 refuse() {
   echo "make test-stream: $*" >&2
