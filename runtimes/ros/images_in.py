@@ -4,8 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from dataclasses import dataclass
 
 from brixel_edge.runtimes.ros.wire.messages import Image
+
+
+@dataclass
+class Counters:
+    """Of images: `received` = `replaced` + `too_old` + `failed` + `processed` + those that wait or are worked on."""
+
+    received: int = 0
+    replaced: int = 0
+    too_old: int = 0
+    failed: int = 0
+    processed: int = 0
+    published: int = 0
 
 
 class Waiting:

@@ -8,17 +8,17 @@ transport's puts an image into a slot, and a thread of the node's takes the newe
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from brixel_edge.errors import SpecError
 from brixel_edge.runtimes.model import Model, open_model
 from brixel_edge.runtimes.ros.answering import ANSWERS, OUTPUTS, Answerer
-from brixel_edge.runtimes.ros.images_in import Waiting, age_ms
+from brixel_edge.runtimes.ros.images_in import Counters, Waiting, age_ms
 from brixel_edge.runtimes.ros.parameters import FIXED, NodeParameters
 from brixel_edge.runtimes.ros.queries import Queries
 from brixel_edge.runtimes.ros.wire.messages import CameraInfo, Image, Message, String
@@ -28,18 +28,6 @@ _LOG = logging.getLogger(__name__)
 State = Literal["unconfigured", "inactive", "active", "finalized"]
 Opener = Callable[[NodeParameters], Model]
 _JOIN_S = 10.0
-
-
-@dataclass
-class Counters:
-    """Of images: `received` = `replaced` + `too_old` + `failed` + `processed` + those that wait or are worked on."""
-
-    received: int = 0
-    replaced: int = 0
-    too_old: int = 0
-    failed: int = 0
-    processed: int = 0
-    published: int = 0
 
 
 def open_model_of(parameters: NodeParameters) -> Model:
@@ -54,6 +42,7 @@ class FeatureNode:
         name: of the node; its topics are `/name/preview` and so on.
         state: of its life.
         parameters: as they are now.
+        image_at_work: number of the image that the model is at; None while it waits for one.
 
     Args:
         transport: carries its messages.
@@ -71,6 +60,8 @@ class FeatureNode:
     ) -> None:
         self.name, self.parameters = name, parameters or NodeParameters()
         self.state: State = "unconfigured"
+        self.image_at_work: int | None = None
+        self._numbers = itertools.count()
         self._transport, self._opener = transport, opener
         self._lock = threading.RLock()
         self._counters = Counters()
@@ -215,11 +206,14 @@ class FeatureNode:
 
     def _work(self, waiting: Waiting) -> None:
         while (image := waiting.take()) is not None:
+            self.image_at_work = next(self._numbers)
             try:
                 self._handle(image)
             except Exception as error:  # one image must not end the node
                 self._counters.failed += 1
                 self.note_failure(error)
+            finally:
+                self.image_at_work = None
 
     def _handle(self, image: Image) -> None:
         bound_ms = self.parameters.max_age_ms

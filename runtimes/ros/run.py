@@ -14,10 +14,10 @@ from time import monotonic
 from typing import Any, Literal, Protocol
 
 from brixel_edge.errors import BackendMissing, SpecError
-from brixel_edge.machine.supervisor import Supervisor
 from brixel_edge.runtimes.ros.commands import CommandTopic
 from brixel_edge.runtimes.ros.node import FeatureNode
 from brixel_edge.runtimes.ros.parameters import NodeParameters
+from brixel_edge.runtimes.ros.signs_of_life import SignsOfLife
 from brixel_edge.runtimes.ros.transports.memory import MemoryTransport
 from brixel_edge.runtimes.ros.wire.messages import CameraInfo, Image, Message
 from brixel_edge.runtimes.ros.wire.transport import Transport
@@ -113,46 +113,47 @@ def _dds() -> Any:
 
 
 def _run_on_dds(options: NodeOptions, stop: StopFlag, say: Callable[[str], None]) -> dict[str, Any]:
-    supervisor = Supervisor()
     with ExitStack() as stack:
         transport = _recorded(_dds().DdsTransport(options.domain), options.record)
         stack.callback(transport.close)
         node = FeatureNode(transport, options.name, options.parameters)
         stack.callback(node.shutdown)
-        stack.callback(supervisor.stopping)
+        signs = SignsOfLife(node)
+        stack.callback(signs.ends)
         commands = CommandTopic(transport, node, say)
         if options.is_active:
             node.configure()
             node.activate()
-        supervisor.ready(f"{node.name} is {node.state}")
+        signs.began()
         say(f"/{node.name} on DDS is {node.state}; images from {options.parameters.image_topic}")
         end_s = None if options.duration_s is None else monotonic() + options.duration_s
         while not stop.is_set() and node.state != "finalized" and (end_s is None or monotonic() < end_s):
             commands.obey_next(_POLL_S)
-            supervisor.alive(f"{node.state}, {node.counters.processed} images")
+            signs.tick()
         return node.health
 
 
 def _run_on_rclpy(options: NodeOptions, stop: StopFlag, say: Callable[[str], None]) -> dict[str, Any]:
     from brixel_edge.runtimes.ros.lifecycle import import_rclpy, lifecycle_node
 
-    supervisor, rclpy = Supervisor(), import_rclpy()
+    rclpy = import_rclpy()
     rclpy.init(args=list(options.ros_arguments))
     with ExitStack() as stack:
         stack.callback(rclpy.try_shutdown)
         node = lifecycle_node(options.name, options.parameters)
         stack.callback(node.destroy_node)
         stack.callback(node.features.shutdown)
-        stack.callback(supervisor.stopping)
+        signs = SignsOfLife(node.features)
+        stack.callback(signs.ends)
         if options.is_active:
             node.trigger_configure()
             node.trigger_activate()
-        supervisor.ready(f"{options.name} is {node.features.state}")
+        signs.began()
         say(f"/{options.name} on rclpy is {node.features.state}")
         end_s = None if options.duration_s is None else monotonic() + options.duration_s
         while not stop.is_set() and rclpy.ok() and (end_s is None or monotonic() < end_s):
             rclpy.spin_once(node, timeout_sec=_POLL_S)
-            supervisor.alive(node.features.state)
+            signs.tick()
         return node.features.health
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 import time
@@ -11,11 +12,13 @@ import pytest
 import ros_pictures
 
 from brixel_edge.errors import BackendMissing, BundleError, SpecError
+from brixel_edge.runtimes.asking.prototypes import Prototypes
 from brixel_edge.runtimes.model import open_model
 from brixel_edge.runtimes.ros.commands import CommandTopic, obey
 from brixel_edge.runtimes.ros.images_in import Waiting
 from brixel_edge.runtimes.ros.node import FeatureNode
-from brixel_edge.runtimes.ros.parameters import NodeParameters, assignment
+from brixel_edge.runtimes.ros.parameters import FIXED, NodeParameters, assignment
+from brixel_edge.runtimes.ros.pixels import bgr_from_image
 from brixel_edge.runtimes.ros.transports.memory import MemoryTransport
 from brixel_edge.runtimes.ros.wire.messages import CameraInfo, FeatureMapMessage, Image, String
 from brixel_edge.runtimes.ros.wire.transport import Quality
@@ -235,23 +238,75 @@ def test_parameters_change_while_it_runs_all_or_none(robot):
     assert one.node.parameters == before
 
 
-def test_prototypes_of_a_file_are_found_and_labelled_in_their_order(robot, tiny, tmp_path):
-    from brixel_edge.runtimes.asking.prototypes import Prototypes
-    from brixel_edge.runtimes.ros.pixels import bgr_from_image
-
+def two_prototypes(tiny, path):
     prototypes = Prototypes()
     with open_model(tiny, "ort") as model:
         features = model(bgr_from_image(ros_pictures.red_square(0)))
     prototypes.add("sky", features, x=2, y=2)
     prototypes.add("ball", features, x=30, y=12)
-    prototypes.save(tmp_path / "two.prototypes")
-    one = robot(query="", prototypes=str(tmp_path / "two.prototypes"))
+    prototypes.save(path)
+    return str(path)
+
+
+def test_prototypes_of_a_file_are_found_and_labelled_in_their_order(robot, tiny, tmp_path):
+    one = robot(query="", prototypes=two_prototypes(tiny, tmp_path / "two.prototypes"))
     one.send(ros_pictures.red_square(NOW_NS))
     one.wait_for("matches")
     segments = array(one.wait_for("segments")[0])
     assert (segments[ros_pictures.ROWS, ros_pictures.COLUMNS] == 2).all()
     assert segments[0, 0] == 1
     assert [entry["name"] for entry in json.loads(one.heard["matches"][0].data)["matches"]] == ["sky", "ball"]
+
+
+ANSWERED = ("preview", "similarity", "segments", "matches", "features")
+# Of each parameter that may change while the node runs: the change, and what then holds of the next answers.
+CHANGES = {
+    **{name: ("false", lambda before, after, name=name: name in before and name not in after) for name in ANSWERED},
+    "camera_info": ("false", lambda before, after: "camera_info" in before and "camera_info" not in after),
+    "feature_dtype": ("float32", lambda *maps: [one["features"].dtype for one in maps] == ["float16", "float32"]),
+    "query": ("2,2", lambda before, after: array(before["similarity"])[0, 0] < 0.9 < array(after["similarity"])[0, 0]),
+    "threshold": ("-1", lambda before, after: not array(before["segments"]).all() and array(after["segments"]).all()),
+    "prototypes": ("two.prototypes", lambda *both: [names(one) for one in both] == [["query"], ["sky", "ball", "query"]]),
+    "only_subscribed": ("true", lambda before, after: before and not after),
+}  # fmt: skip
+
+
+def names(answers):
+    return [entry["name"] for entry in json.loads(answers["matches"].data)["matches"]]
+
+
+def test_every_parameter_that_may_change_is_known_to_these_tests():
+    known = {entry.name for entry in dataclasses.fields(NodeParameters)}
+    assert known == FIXED | set(CHANGES) | {"max_age_ms"}  # of which a test is above
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_parameter_that_changes_while_the_node_runs_holds_from_the_next_image_on(name, tiny, tmp_path):
+    value, holds = CHANGES[name]
+    if name == "prototypes":
+        value = two_prototypes(tiny, tmp_path / value)
+    transport, image = MemoryTransport(NOW_NS), ros_pictures.red_square(NOW_NS)
+    given = NodeParameters(query="30,12", features=True, only_subscribed=False)
+    node = FeatureNode(transport, "eye", given, lambda parameters: open_model(tiny, "ort"))
+    node.configure()
+    node.hear_calibration(CameraInfo(height=32, width=48, k=np.array([90.0, 0, 23.5, 0, 90, 15.5, 0, 0, 1])))
+    before = node.process(image)
+    node.set_parameters({name: value})
+    assert holds(before, node.process(image))
+    node.shutdown()
+
+
+@pytest.mark.parametrize("name", sorted(FIXED))
+def test_a_parameter_of_the_topics_or_the_model_changes_before_configure_alone(name, tiny):
+    value = {"depth": 3, "fit": "crop", "image_reliability": "reliable", "output_reliability": "best_effort"}
+    node = FeatureNode(MemoryTransport(NOW_NS), "eye", opener=lambda parameters: open_model(tiny, "ort"))
+    node.configure()
+    with pytest.raises(SpecError, match=f"{name} can only change before configure; deactivate and cleanup first"):
+        node.set_parameters({name: value.get(name, "/other")})
+    node.cleanup()
+    node.set_parameters({name: value.get(name, "/other")})
+    assert getattr(node.parameters, name) == value.get(name, "/other")
+    node.shutdown()
 
 
 def test_an_image_that_cannot_be_read_is_counted_and_said_once(robot):
