@@ -266,7 +266,7 @@ CHANGES = {
     "feature_dtype": ("float32", lambda *maps: [one["features"].dtype for one in maps] == ["float16", "float32"]),
     "query": ("2,2", lambda before, after: array(before["similarity"])[0, 0] < 0.9 < array(after["similarity"])[0, 0]),
     "threshold": ("-1", lambda before, after: not array(before["segments"]).all() and array(after["segments"]).all()),
-    "prototypes": ("two.prototypes", lambda *both: [names(one) for one in both] == [["query"], ["sky", "ball", "query"]]),
+    "prototypes": ("two.prototypes", lambda *both: [len(names(one)) for one in both] == [1, 3]),
     "only_subscribed": ("true", lambda before, after: before and not after),
 }  # fmt: skip
 
