@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nano.network import normalise, tokens
-from nano.teacher import CENTRES, KMEANS_DIMS, Teacher, Views
+from nano.teacher import CENTRES, Teacher
 from nano.windows import Batch, block_mask
 
 Cells = list[list[NDArray[np.float16]]]
@@ -60,19 +60,17 @@ class Described(Objective):
         teacher: fitted.
         cells: of the photographs.
         codes: weight of the codes beside the numbers.
-        finer: weight of the finer descriptors beside the numbers.
         odds: share of windows that are masked at all.
     """
 
     augmented = False
 
-    def __init__(self, vit: Any, teacher: Teacher, cells: Cells, *, codes: float, finer: float, odds: float) -> None:
+    def __init__(self, vit: Any, teacher: Teacher, cells: Cells, *, codes: float, odds: float) -> None:
         super().__init__(vit, share=0.4, odds=odds)
-        self._teacher, self._cells, self._codes, self._finer = teacher, cells, codes, finer
+        self._teacher, self._cells, self._codes = teacher, cells, codes
         dims = self.width - 2
         self.numbers = nn.Linear(self.width, dims)
         self.centres = nn.Linear(self.width, CENTRES)
-        self.details = nn.Linear(self.width, KMEANS_DIMS)
         with torch.no_grad():
             self.numbers.weight.copy_(torch.eye(self.width)[2:])
             self.numbers.bias.zero_()
@@ -81,26 +79,22 @@ class Described(Objective):
         """Mean squared error, and mean cross-entropy."""
         out, _ = self.masked(vit, batch, rng)
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
-            goal = self._teacher(cut_views(self._cells, batch))
+            goal = self._teacher(cut_cells(self._cells, batch))
         losses = {"numbers": (self.numbers(out).float() - goal.numbers.flatten(1, 2)).square().mean()}
-        if self._finer:
-            wanted = goal.finer.flatten(1, 2)
-            losses["finer"] = self._finer * ((self.details(out).float() - wanted) / wanted.std()).square().mean()
         if self._codes:
             logits = self.centres(out).float().flatten(0, 1)
             losses["codes"] = self._codes * F.cross_entropy(logits, goal.centre.flatten())
         return losses
 
 
-def cut_views(cells: Cells, batch: Batch) -> Views:
-    """Measurements of a batch's windows; those of a level's own resolution are the finer ones two levels before."""
+def cut_cells(cells: Cells, batch: Batch) -> Tensor:
+    """Measurements (B, C, h, w) of a batch's windows; a level's own resolution is that of the cells two levels before."""
     tall, wide = batch.grid
-    own, finer = [], []
-    for photo, level, top, left in zip(batch.photo, batch.level, batch.top, batch.left, strict=True):
-        y, x = top // 2, left // 2
-        own.append(cells[photo][level - 2][:, y : y + tall, x : x + wide])
-        finer.append(cells[photo][level][:, top : top + 2 * tall, left : left + 2 * wide])
-    return Views(*(torch.from_numpy(np.stack(maps).astype(np.float32)) for maps in (own, finer)))
+    maps = [
+        cells[photo][level - 2][:, top // 2 : top // 2 + tall, left // 2 : left // 2 + wide]
+        for photo, level, top, left in zip(batch.photo, batch.level, batch.top, batch.left, strict=True)
+    ]
+    return torch.from_numpy(np.stack(maps).astype(np.float32))
 
 
 class Pixels(Objective):

@@ -11,10 +11,10 @@ import torch
 
 from nano.cells import map_cells, measure_cells
 from nano.descriptor import Filters, learn_filters, load_filters, save_filters
-from nano.objectives import Cells, cut_views
+from nano.objectives import Cells, cut_cells
 from nano.photographs import Pyramid, open_pyramid
 from nano.start import Sample
-from nano.teacher import Teacher, Views, fit_teacher, load_teacher, save_teacher
+from nano.teacher import Teacher, fit_teacher, load_teacher, save_teacher
 from nano.windows import GRIDS, Windows
 
 
@@ -50,12 +50,12 @@ def prepare(data: Path, work: Path, seed: int = 0, batches: int = 150) -> Prepar
     return Prepared(pyramid, filters, cells, load_teacher(work / "teacher.pt"))
 
 
-def _windows(pyramid: Pyramid, cells: Cells, seed: int, batches: int) -> Iterator[Views]:
+def _windows(pyramid: Pyramid, cells: Cells, seed: int, batches: int) -> Iterator[torch.Tensor]:
     """Measurements of random windows of all grids."""
     rng = np.random.default_rng(seed)
     windows = Windows(pyramid, 1408)
     for _ in range(batches):
-        yield from cut_views(cells, windows.draw(rng)).split(1)
+        yield from cut_cells(cells, windows.draw(rng)).split(1)
 
 
 def start_sample(prepared: Prepared, seed: int = 0, tokens: int = 36_000) -> Sample:
@@ -64,5 +64,5 @@ def start_sample(prepared: Prepared, seed: int = 0, tokens: int = 36_000) -> Sam
     windows = Windows(prepared.pyramid, tokens, grids=(grid,), augmented=False)
     batch = windows.draw(np.random.default_rng(seed))
     with torch.inference_mode():
-        targets = torch.cat([prepared.teacher(part).numbers for part in cut_views(prepared.cells, batch).split(32)])
+        targets = torch.cat([prepared.teacher(part).numbers for part in cut_cells(prepared.cells, batch).split(32)])
     return Sample(batch.images.clone(), targets.clone())

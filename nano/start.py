@@ -23,7 +23,7 @@ from brixel_edge.network.texture_stem import FILTER_PX, TextureStem
 from nano.context import WINDOWS, Window
 from nano.descriptor import Filters
 from nano.network import PATCH_PX, normalise
-from nano.teacher import LOCAL, plain_dims
+from nano.teacher import LOCAL, PLAIN
 
 CONSTANT, MARKER, RESERVED = 0, 1, 2  # channels: always 1 after a norm; 1 in class token and registers alone
 EMBEDDED = 0.2  # standard deviation of a whitened patch beside the teacher's 1
@@ -165,7 +165,7 @@ def _fill_attention(block: Any, x: Tensor, rope: Tensor, goal: Tensor, prefix: i
     block.attn.proj.weight.copy_(torch.eye(width))
     block.attn.proj.bias.zero_()
     averaged = block.attn(block.norm1(x), rope=rope)[:, prefix:].flatten(0, 1)
-    written = slice(RESERVED + LOCAL, RESERVED + plain_dims())
+    written = slice(RESERVED + LOCAL, RESERVED + PLAIN)
     missing = (goal - x[:, prefix:]).flatten(0, 1)[:, written]
     solved = ridge(averaged, missing)
     block.attn.proj.weight.zero_()

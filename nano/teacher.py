@@ -3,9 +3,9 @@
 Three groups of numbers for each token, each whitened on the photographs:
 
 - local: the token's own descriptor, at the resolution that the network sees,
-- context: the descriptor averaged over six windows that are parts of the picture (`context`),
-- codes: how near the descriptors of the picture at twice the resolution, with their context, lie to the centres of
-  k-means (Coates & Ng's soft "triangle" code), less what the other two groups say linearly.
+- context: the descriptor averaged over six windows that are parts of the picture (`context`), all six together,
+- codes: how near the descriptor and its context lie to the centres of k-means (Coates & Ng's soft "triangle" code),
+  less what the other two groups say linearly.
 
 The closed start of the network has a place for each group in its width, so their sizes are the network's.
 """
@@ -22,29 +22,10 @@ from torch import Tensor
 from nano.context import WINDOWS, window_mean
 from nano.descriptor import finish
 
-LOCAL, CONTEXT, CODES = 144, 24, 94  # context: for each window; together with 2 reserved channels 384
+LOCAL, CONTEXT, CODES = 96, 200, 86  # together with 2 reserved channels 384
+PLAIN = LOCAL + CONTEXT
 CENTRES = 1024
 KMEANS_DIMS = 96
-
-
-@dataclass(frozen=True)
-class Views:
-    """Measurements of windows.
-
-    Attributes:
-        own: (B, C, h, w), of the picture that the network sees, a token a place.
-        finer: (B, C, 2h, 2w), of the picture at twice the resolution, half a token a place.
-    """
-
-    own: Tensor
-    finer: Tensor
-
-    def __len__(self) -> int:
-        return len(self.own)
-
-    def split(self, count: int) -> list[Views]:
-        """Parts of `count` windows."""
-        return [Views(*parts) for parts in zip(self.own.split(count), self.finer.split(count), strict=True)]
 
 
 @dataclass(frozen=True)
@@ -79,13 +60,11 @@ class Targets:
     """What the teacher says.
 
     Attributes:
-        numbers: (B, h, w, LOCAL + 6 * CONTEXT + CODES), white.
-        finer: (B, h, w, KMEANS_DIMS), the finer descriptors with their context, half-white.
-        centre: (B, h, w), the nearest k-means centre of these.
+        numbers: (B, h, w, LOCAL + CONTEXT + CODES), white.
+        centre: (B, h, w), the nearest k-means centre.
     """
 
     numbers: Tensor
-    finer: Tensor
     centre: Tensor
 
 
@@ -95,51 +74,34 @@ class Teacher:
 
     Attributes:
         local: whitening of a token's descriptor.
-        contexts: the same of each window.
-        near: half-whitening of the finer descriptors with their context, in which codes are found.
+        context: the same of the windows.
+        near: half-whitening of both together, in which codes are found.
         centres: (K, d) of k-means there.
-        linear: (LOCAL + 6 * CONTEXT + 1, K), what local and context say of the codes.
+        linear: (PLAIN + 1, K), what local and context say of the codes.
         codes: whitening of the rest.
     """
 
     local: Whitening
-    contexts: tuple[Whitening, ...]
+    context: Whitening
     near: Whitening
     centres: Tensor
     linear: Tensor
     codes: Whitening
 
-    def __call__(self, views: Views) -> Targets:
-        """What it says of each token."""
-        plain = self._plain(*raw_views(views.own))
-        near = self.near(_joined(_pooled(views.finer)))
+    def __call__(self, maps: Tensor) -> Targets:
+        """What it says of each token, from measurements (B, C, h, w)."""
+        local, context = raw_views(maps)
+        plain = torch.cat([self.local(local), self.context(context)], -1)
+        near = self.near(torch.cat([local, context], -1))
         rest = triangle(near, self.centres) - plain @ self.linear[:-1] - self.linear[-1]
         chosen = (near @ self.centres.T - self.centres.square().sum(1) / 2).argmax(-1)
-        return Targets(torch.cat([plain, self.codes(rest)], -1), near, chosen)
-
-    def _plain(self, local: Tensor, contexts: list[Tensor]) -> Tensor:
-        parts = [whiten(rows) for whiten, rows in zip(self.contexts, contexts, strict=True)]
-        return torch.cat([self.local(local), *parts], -1)
+        return Targets(torch.cat([plain, self.codes(rest)], -1), chosen)
 
 
-def plain_dims() -> int:
-    """Numbers of local and context together."""
-    return LOCAL + len(WINDOWS) * CONTEXT
-
-
-def raw_views(maps: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """A token's descriptor and that of its windows, (B, h, w, C) each, from measurements (B, C, h, w)."""
+def raw_views(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """A token's descriptor (B, h, w, C), and that of its windows (B, h, w, 6 C), from measurements (B, C, h, w)."""
     views = [finish(one).permute(0, 2, 3, 1) for one in (maps, *(window_mean(maps, window) for window in WINDOWS))]
-    return views[0], views[1:]
-
-
-def _pooled(cells: Tensor) -> Tensor:
-    return torch.nn.functional.avg_pool2d(cells, 2)
-
-
-def _joined(maps: Tensor) -> Tensor:
-    local, contexts = raw_views(maps)
-    return torch.cat([local, *contexts], -1)
+    return views[0], torch.cat(views[1:], -1)
 
 
 def triangle(rows: Tensor, centres: Tensor) -> Tensor:
@@ -149,26 +111,23 @@ def triangle(rows: Tensor, centres: Tensor) -> Tensor:
     return (distance.mean(-1, keepdim=True) - distance).relu()
 
 
-def fit_teacher(windows: Iterable[Views], seed: int = 0, per_window: int = 40) -> Teacher:
-    """Fit on windows of the photographs."""
+def fit_teacher(windows: Iterable[Tensor], seed: int = 0, per_window: int = 40) -> Teacher:
+    """Fit on measurements (1, C, h, w) of windows of the photographs."""
     generator = torch.Generator().manual_seed(seed)
-    drawn: list[list[Tensor]] = [[] for _ in range(2 + len(WINDOWS))]
-    for views in windows:
-        local, contexts = raw_views(views.own)
-        rows = [view.flatten(0, 2) for view in (local, *contexts, _joined(_pooled(views.finer)))]
+    drawn: list[tuple[Tensor, Tensor]] = []
+    for maps in windows:
+        rows = [view.flatten(0, 2) for view in raw_views(maps)]
         chosen = torch.randperm(len(rows[0]), generator=generator)[:per_window]
-        for parts, view in zip(drawn, rows, strict=True):
-            parts.append(view[chosen])
-    local, *contexts, finer = [torch.cat(parts) for parts in drawn]
-    whiten_local = fit_whitening(local, LOCAL)
-    whiten_contexts = tuple(fit_whitening(rows, CONTEXT) for rows in contexts)
-    parts = [whiten(rows) for whiten, rows in zip(whiten_contexts, contexts, strict=True)]
-    near = fit_whitening(finer, KMEANS_DIMS, 0.25)
-    centres = kmeans(near(finer), CENTRES, 12, generator)
-    code = triangle(near(finer), centres)
-    ones = torch.cat([whiten_local(local), *parts, torch.ones(len(local), 1)], 1)
+        drawn.append((rows[0][chosen], rows[1][chosen]))
+    local, context = (torch.cat(parts) for parts in zip(*drawn, strict=True))
+    both = torch.cat([local, context], 1)
+    whiten_local, whiten_context = fit_whitening(local, LOCAL), fit_whitening(context, CONTEXT)
+    near = fit_whitening(both, KMEANS_DIMS, 0.25)
+    centres = kmeans(near(both), CENTRES, 12, generator)
+    code = triangle(near(both), centres)
+    ones = torch.cat([whiten_local(local), whiten_context(context), torch.ones(len(local), 1)], 1)
     linear = torch.linalg.solve(ones.T @ ones + 1e-2 * torch.eye(ones.shape[1]), ones.T @ code)
-    return Teacher(whiten_local, whiten_contexts, near, centres, linear, fit_whitening(code - ones @ linear, CODES))
+    return Teacher(whiten_local, whiten_context, near, centres, linear, fit_whitening(code - ones @ linear, CODES))
 
 
 def kmeans(rows: Tensor, count: int, rounds: int, generator: torch.Generator) -> Tensor:
@@ -190,14 +149,10 @@ def save_teacher(teacher: Teacher, path: Path) -> None:
 
 
 def _plain_form(value: object) -> object:
-    if isinstance(value, Whitening):
-        return (value.mean, value.project)
-    return [_plain_form(item) for item in value] if isinstance(value, tuple) else value
+    return (value.mean, value.project) if isinstance(value, Whitening) else value
 
 
 def load_teacher(path: Path) -> Teacher:
     """What `save_teacher` wrote."""
     state = torch.load(path)
-    whitenings = {name: Whitening(*state[name]) for name in ("local", "near", "codes")}
-    contexts = tuple(Whitening(*parts) for parts in state["contexts"])
-    return Teacher(contexts=contexts, centres=state["centres"], linear=state["linear"], **whitenings)
+    return Teacher(**{name: Whitening(*part) if isinstance(part, tuple) else part for name, part in state.items()})

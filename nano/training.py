@@ -36,7 +36,6 @@ class Settings:
         cool: see `steps`.
         average: momentum of the average of the weights, which is what is shipped.
         codes: weight of the codes, of recipe described.
-        finer: weight of the finer descriptors, of recipe described.
         odds: share of windows that are masked, of recipe described.
         seed: of everything.
     """
@@ -50,7 +49,6 @@ class Settings:
     cool: int = 5900
     average: float = 0.995
     codes: float = 0.1
-    finer: float = 0.5
     odds: float = 0.1
     seed: int = 0
 
@@ -58,9 +56,7 @@ class Settings:
 def make_objective(settings: Settings, vit: Any, prepared: Prepared) -> Objective:
     """The recipe by its name."""
     if settings.recipe == "described":
-        return Described(
-            vit, prepared.teacher, prepared.cells, codes=settings.codes, finer=settings.finer, odds=settings.odds
-        )
+        return Described(vit, prepared.teacher, prepared.cells, codes=settings.codes, odds=settings.odds)
     return {"pixels": Pixels, "finer": FinerTeacher, "contrast": DenseContrast}[settings.recipe](vit)
 
 

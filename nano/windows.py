@@ -16,7 +16,7 @@ from nano.photographs import Pyramid
 GRIDS = ((8, 8), (8, 11), (12, 12), (12, 16), (16, 16), (16, 22), (23, 30), (32, 44))
 LOWEST = 2  # level that is drawn: descriptors of the level's own resolution are those of the one two before
 FINER_TOKENS = 352  # of a window, at most, where the teacher sees four times as many
-ODDS = (0.16, 0.18, 0.16, 0.14, 0.14, 0.12, 0.06, 0.04)
+ODDS = (0.10, 0.20, 0.12, 0.12, 0.12, 0.12, 0.07, 0.15)
 
 
 @dataclass(frozen=True)

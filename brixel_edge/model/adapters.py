@@ -18,16 +18,20 @@ class ConvSettings:
     Attributes:
         width: channels at 1/8 and 1/4; 64 to 128 are sensible, 96 keeps a ViT-S within 2.5 GFLOP.
         full_frame: read the frame at four times the backbone's view on each side.
+        texture_stem: and see it as a backbone with a texture stem would, instead of by cosines.
     """
 
     width: int = DEFAULT_WIDTH
     full_frame: bool = False
+    texture_stem: bool = False
 
     def __post_init__(self) -> None:
         if type(self.width) is not int or self.width <= 0 or self.width % 16:
             raise SpecError(f"adapter width {self.width} is not a positive multiple of 16; 64, 96 and 128 are usual")
         if type(self.full_frame) is not bool:
             raise SpecError(f"full_frame {self.full_frame!r} is not true or false")
+        if type(self.texture_stem) is not bool or (self.texture_stem and not self.full_frame):
+            raise SpecError(f"texture_stem {self.texture_stem!r} is not true or false, or not of a full frame")
 
 
 def size_step_px(adapter: AdapterKind, patch_px: int, view_scale: int = 1) -> int:

@@ -61,7 +61,8 @@ class ConvAdapter(nn.Module):
         super().__init__()
         width = settings.width
         tokens = TOKEN_FACTOR * width
-        self.stem = ImageStem(width, FULL_FRAME_SCALE if settings.full_frame else None)
+        scale = FULL_FRAME_SCALE if settings.full_frame else None
+        self.stem = ImageStem(width, scale, has_texture_stem=settings.texture_stem)
         self.halve = nn.Sequential(
             nn.Conv2d(width, width, 3, stride=2, padding=1, groups=width, bias=False),
             nn.BatchNorm2d(width),
@@ -168,3 +169,4 @@ class ConvRefiner(nn.Module):
             for conv in (self.head.correct, self.head.out):
                 conv.unit.copy_(unit.detach().abs())
         self.adapter.stem.adopt_first_block(vit)
+        self.adapter.stem.adopt_texture(vit)

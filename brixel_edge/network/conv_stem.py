@@ -18,12 +18,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from brixel_edge.model.backbones import IMAGENET_MEAN, IMAGENET_STD
+from brixel_edge.network.texture_stem import TextureStem
+
 CELL_PX = 4  # of the view, a side of a cell at 1/4
 WINDOW_PX = 8  # a cell and what bilinear enlargement needs around it
 PATCH_PX = 16  # of the teacher's view; patches of 14 px are enlarged to it
 NEURONS = 3  # for each channel of the adapter
 TEXTURE_PX = 4  # of the frame
 TEXTURES = 28
+STEM_TEXTURES = 80  # of a texture stem
 # Of photographs, roughly: neighbouring pixels of a view, and colours of a pixel.
 NEIGHBOURS, COLOURS = 0.8, 0.85
 MIX_SCALE = 0.3
@@ -71,15 +75,24 @@ def _texture() -> nn.Sequential:
     return nn.Sequential(filters, nn.BatchNorm2d(TEXTURES), nn.ReLU(inplace=True), mean, nn.BatchNorm2d(TEXTURES))
 
 
+def _texture_stem() -> TextureStem:
+    """The same by a backbone's kind of patch embedding, narrower; its filters stay as they are."""
+    stem = TextureStem(STEM_TEXTURES, IMAGENET_MEAN, IMAGENET_STD)
+    for fixed in (stem.filters.weight, stem.threshold, stem.edges.weight, stem.edges.bias):
+        fixed.requires_grad_(False)
+    return stem
+
+
 class ImageStem(nn.Module):
     """Normalised view, or frame, -> detail at 1/4 of the view.
 
     Args:
         width: channels given.
         frame_scale: pixels of the frame for each of the view, a side; None to read the view alone.
+        has_texture_stem: texture is what a backbone with a texture stem sees of the frame.
     """
 
-    def __init__(self, width: int, frame_scale: int | None) -> None:
+    def __init__(self, width: int, frame_scale: int | None, *, has_texture_stem: bool = False) -> None:
         super().__init__()
         neurons = NEURONS * width
         padding = (WINDOW_PX - CELL_PX) // 2
@@ -88,9 +101,10 @@ class ImageStem(nn.Module):
         self.neurons = nn.Sequential(nn.Conv2d(width // 2, neurons, 1, bias=False), nn.BatchNorm2d(neurons))
         self.mix = nn.Conv2d(neurons, width, 1)
         if frame_scale is not None:
-            self.texture = _texture()
-            self.thresholds = nn.Conv2d(TEXTURES, neurons, 1, bias=False)
-            self.mix_texture = nn.Conv2d(TEXTURES, width, 1, bias=False)
+            self.texture = _texture_stem() if has_texture_stem else _texture()
+            textures = STEM_TEXTURES if has_texture_stem else TEXTURES
+            self.thresholds = nn.Conv2d(textures, neurons, 1, bias=False)
+            self.mix_texture = nn.Conv2d(textures, width, 1, bias=False)
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W), or a frame of (B, 3, scale * H, scale * W) -> (B, width, H/4, W/4)."""
@@ -100,6 +114,26 @@ class ImageStem(nn.Module):
         view = functional.avg_pool2d(image, self.frame_scale)
         neurons = functional.relu(self.neurons(self.filters(view)) + self.thresholds(texture))
         return self.mix(neurons) + self.mix_texture(texture)
+
+    @torch.no_grad()
+    def adopt_texture(self, vit: Any) -> None:
+        """Start as a narrower copy of a backbone's texture stem: the directions in which its tokens differ most."""
+        theirs = getattr(getattr(vit, "patch_embed", None), "proj", None)
+        ours = getattr(self, "texture", None)
+        if not isinstance(theirs, TextureStem) or not isinstance(ours, TextureStem):
+            return
+        mixed = theirs.mix.weight.flatten(1)
+        strongest = torch.linalg.svd(mixed, full_matrices=False)[0][:, :STEM_TEXTURES].T
+        ours.load_state_dict(
+            theirs.state_dict()
+            | {
+                "patch.weight": torch.einsum("nd,dchw->nchw", strongest, theirs.patch.weight),
+                "patch.bias": strongest @ theirs.patch.bias,
+                "mix.weight": torch.einsum("nd,dchw->nchw", strongest, theirs.mix.weight),
+            }
+        )
+        ours.mean.copy_(theirs.mean)
+        ours.std.copy_(theirs.std)
 
     @torch.no_grad()
     def adopt_first_block(self, vit: nn.Module) -> None:

@@ -129,7 +129,7 @@ def load_student(
     """
     dim, taps = backbone.spec.width, len(backbone.spec.tap_layers)
     if adapter == "none" or weights == RANDOM:
-        return Student(backbone, build_refiner(dim, taps, adapter, seed, conv)).eval()
+        return Student(backbone, build_refiner(dim, taps, adapter, seed, fitting_conv(backbone, conv))).eval()
     path = Path(adapter_file(backbone.spec, weights))
     state, metadata = read_adapter(path)
     _check_metadata(metadata, backbone, adapter, path)
@@ -138,6 +138,13 @@ def load_student(
     student = Student(backbone, refiner, trained=metadata.get("trained", True) is True)
     strict_load(refiner, state, path)  # last: a conv adapter's unit is the file's
     return student.eval()
+
+
+def fitting_conv(backbone: Backbone, conv: ConvSettings | None) -> ConvSettings | None:
+    """Settings of a new conv adapter; a full frame is seen through a texture stem where the backbone has one."""
+    if conv is None or not conv.full_frame or not backbone.spec.has_texture_stem:
+        return conv
+    return dataclasses.replace(conv, texture_stem=True)
 
 
 def adapter_metadata(student: Student) -> dict[str, object]:
@@ -153,7 +160,11 @@ def _conv_settings(metadata: dict[str, object], path: Path) -> ConvSettings:
     """Settings of a conv adapter, from its file; all must be there."""
     try:
         # ConvSettings looks at the types of its values itself.
-        return ConvSettings(width=cast(int, metadata["width"]), full_frame=cast(bool, metadata["full_frame"]))
+        return ConvSettings(
+            width=cast(int, metadata["width"]),
+            full_frame=cast(bool, metadata["full_frame"]),
+            texture_stem=cast(bool, metadata.get("texture_stem", False)),
+        )
     except KeyError as error:
         raise BundleError(
             f"{path} says no {error} of its conv adapter; it is of another kind or another release"

@@ -62,9 +62,14 @@ class TextureStem(nn.Module):
 
     def _responses(self, image: Tensor, scale: int) -> Tensor:
         """Rectified, of contrast-normalised surroundings, at half the image's size."""
-        grey = image.mean(1, keepdim=True)
-        square = (image * image).mean(1, keepdim=True)
+        grey, square = _mean_of_colours(image), _mean_of_colours(image * image)
         mean = functional.avg_pool2d(grey, FILTER_PX, stride=2, padding=2, count_include_pad=False)
         square = functional.avg_pool2d(square, FILTER_PX, stride=2, padding=2, count_include_pad=False)
         contrast = torch.sqrt(functional.relu(square - mean * mean) + FLOOR)
         return functional.relu(self.filters(image) / contrast - self.threshold[scale].reshape(1, -1, 1, 1))
+
+
+def _mean_of_colours(image: Tensor) -> Tensor:
+    """(B, 3, H, W) -> (B, 1, H, W). Sums of slices: a ReduceMean beside a root is what a LayerNorm taken apart has."""
+    red, green, blue = image.split(1, 1)
+    return (red + green + blue) / 3

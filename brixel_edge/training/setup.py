@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from brixel_edge.errors import BackendMissing, DataError
 from brixel_edge.network.backbone import Backbone, load_backbone
-from brixel_edge.network.student import Student, build_refiner
+from brixel_edge.network.student import Student, build_refiner, fitting_conv
 from brixel_edge.network.weights_hash import weights_hash
 from brixel_edge.training.batches import IndexedData, StreamedData, validation_batches
 from brixel_edge.training.batchnorm import scale_momentum, synced_batchnorm
@@ -128,7 +128,8 @@ def _arithmetics(settings: TrainSettings, device: torch.device) -> Arithmetics:
 
 def _student(settings: TrainSettings, backbone: Backbone, processes: Processes, device: torch.device) -> Student:
     spec = backbone.spec
-    refiner = build_refiner(spec.width, len(spec.tap_layers), settings.adapter, settings.seed, settings.conv)
+    conv = fitting_conv(backbone, settings.conv)
+    refiner = build_refiner(spec.width, len(spec.tap_layers), settings.adapter, settings.seed, conv)
     assert refiner is not None
     draw_drop_paths(refiner, settings.drop_path)
     scale_momentum(refiner, settings.batch)

@@ -27,8 +27,9 @@ FORBIDDEN = frozenset(
     | {"BatchNormalization", "Unique", "TopK", "Einsum", "ConstantOfShape", "Dropout", "Sin", "Cos"}
 )
 
-# What exporters make of a LayerNorm before opset 17. Squares of a ViT's residual stream exceed fp16's 65504.
-NORM_PARTS = frozenset({"ReduceMean", "Pow", "Sqrt"})
+# What exporters make of a LayerNorm before opset 17, beside a Sqrt. Squares of a ViT's residual stream exceed fp16's
+# 65504. A Sqrt alone is a texture stem's.
+NORM_PARTS = frozenset({"ReduceMean", "Pow"})
 
 
 def census_of(model: onnx.ModelProto) -> Census:

@@ -12,11 +12,11 @@ import torch
 from nano import photographs
 from nano.context import WINDOWS, Window, window_mean
 from nano.network import build, embed, normalise
-from nano.objectives import cut_views
+from nano.objectives import cut_cells
 from nano.photographs import permitted_photographs
 from nano.preparation import prepare, start_sample
 from nano.start import RESERVED, _fill_window, start_closed
-from nano.teacher import LOCAL, plain_dims
+from nano.teacher import LOCAL, PLAIN
 from nano.training import RECIPES, Run, Settings, train
 from nano.windows import Windows
 
@@ -125,7 +125,7 @@ def test_the_closed_start_contains_the_descriptors(prepared, started):
     held = start_sample(prepared, seed=9, tokens=2000)
     rest = (held.targets - _map(vit, held.images)).square().mean((0, 1)) / held.targets.var((0, 1))
     assert 1 - rest[:LOCAL].mean() > 0.5
-    assert 1 - rest[LOCAL : plain_dims()].mean() > 0.5
+    assert 1 - rest[LOCAL:PLAIN].mean() > 0.5
     assert explained == sorted(explained)
 
 
@@ -135,19 +135,17 @@ def test_context_comes_from_the_surroundings(prepared, started):
     before = _map(vit, images)
     images[:, :, 96:] = 128  # the right end
     change = (_map(vit, images) - before).reshape(8, 11, -1)[:, :4]  # of tokens at the left
-    assert change[..., :LOCAL].abs().max() < 0.5 * change[..., LOCAL : plain_dims()].abs().max()
-    assert change[..., plain_dims() - 24 : plain_dims()].abs().mean() > 0.05  # the window that is the whole picture
+    assert change[..., :LOCAL].abs().max() < 0.5 * change[..., LOCAL:PLAIN].abs().max()
+    assert change[..., LOCAL:PLAIN].abs().mean() > 0.05
 
 
-def test_own_and_finer_measurements_are_of_the_same_place(prepared):
+def test_measurements_are_of_what_the_network_sees(prepared):
     windows = Windows(prepared.pyramid, 600, grids=((8, 8),), augmented=False)
     batch = windows.draw(np.random.default_rng(3))
-    views = cut_views(prepared.cells, batch)
     colours = batch.images.permute(0, 3, 1, 2).float() / 255
     brightness = (colours * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1, keepdim=True)
     pooled = torch.nn.functional.avg_pool2d(brightness, 16)
-    assert (views.own[:, :1] - pooled).abs().mean() < 0.01
-    assert (torch.nn.functional.avg_pool2d(views.finer[:, :1], 2) - pooled).abs().mean() < 0.01
+    assert (cut_cells(prepared.cells, batch)[:, :1] - pooled).abs().mean() < 0.01
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

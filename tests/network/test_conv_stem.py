@@ -5,10 +5,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from brixel_edge.errors import SpecError
 from brixel_edge.model.adapters import ConvSettings
 from brixel_edge.network.backbone import load_backbone
 from brixel_edge.network.conv_stem import ImageStem, dct_filters, first_neurons, texture_filters
-from brixel_edge.network.student import load_student
+from brixel_edge.network.student import adapter_metadata, load_student
+from brixel_edge.network.weights import save_adapter
 
 WIDTH = 32  # 16 filters, 96 neurons
 
@@ -142,3 +144,46 @@ def test_cosines_are_orthonormal_and_the_second_half_is_colour():
     assert torch.allclose(filters[0], torch.full((3, 8, 8), 1 / 192**0.5))  # the mean of all 192 values
     grey = torch.rand(1, 8, 8).expand(3, 8, 8)
     assert (filters[24:] * grey).sum((1, 2, 3)).abs().max() < 1e-5
+
+
+def _nano():
+    backbone = load_backbone("vit_nano_dinov3", seed=3)
+    student = load_student(backbone, "random", "conv", conv=ConvSettings(width=WIDTH, full_frame=True))
+    return backbone, student
+
+
+def test_a_texture_stem_is_adopted_in_the_directions_that_matter():
+    """80 orthonormal directions of the backbone's own tokens, those that hold most of what the filters give."""
+    backbone, student = _nano()
+    theirs, ours = backbone.vit.patch_embed.proj, student.refiner.adapter.stem.texture
+    frame = torch.randn(1, 3, 64, 128, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        whole, narrow = theirs(frame)[0].flatten(1).double(), ours(frame)[0].flatten(1).double()
+        assert torch.equal(ours.texture(frame), theirs.texture(frame))
+    weight, kept = theirs.mix.weight.detach().flatten(1).double(), ours.mix.weight.detach().flatten(1).double()
+    directions = kept @ torch.linalg.pinv(weight)
+    assert torch.allclose(directions @ directions.T, torch.eye(80, dtype=torch.float64), atol=1e-4)
+    assert torch.allclose(narrow, directions @ whole, atol=1e-4 * whole.abs().max().item())
+    assert kept.square().sum() == pytest.approx(torch.linalg.svdvals(weight)[:80].square().sum().item(), rel=1e-4)
+
+
+def test_filters_of_an_adopted_texture_stem_are_not_trained():
+    _, student = _nano()
+    stem = student.refiner.adapter.stem.texture
+    trained = {name for name, parameter in stem.named_parameters() if parameter.requires_grad}
+    assert trained == {"patch.weight", "patch.bias", "mix.weight"}
+
+
+def test_a_texture_stem_needs_the_full_frame_and_is_kept_by_the_file(tmp_path):
+    backbone, student = _nano()
+    assert student.refiner.settings.texture_stem
+    assert not load_student(backbone, "random", "conv", conv=ConvSettings(width=WIDTH)).refiner.settings.texture_stem
+    with pytest.raises(SpecError, match="texture_stem True"):
+        ConvSettings(texture_stem=True)
+    path = tmp_path / "adapter.safetensors"
+    save_adapter(path, student.refiner.state_dict(), adapter_metadata(student))
+    loaded = load_student(backbone, path, "conv")
+    assert loaded.refiner.settings == student.refiner.settings
+    frame = torch.randn(1, 3, 64, 128, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert torch.equal(loaded(frame), student(frame))
