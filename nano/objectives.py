@@ -88,7 +88,7 @@ class Described(Objective):
 
 
 def cut_cells(cells: Cells, batch: Batch) -> Tensor:
-    """Measurements (B, C, h, w) of a batch's windows; a level's own resolution is that of the cells two levels before."""
+    """Measurements (B, C, h, w) of a batch's windows; those of a level's own resolution are kept two levels before."""
     tall, wide = batch.grid
     maps = [
         cells[photo][level - 2][:, top // 2 : top // 2 + tall, left // 2 : left // 2 + wide]
