@@ -78,7 +78,7 @@ def _texture() -> nn.Sequential:
 def _texture_stem() -> TextureStem:
     """The same by a backbone's kind of patch embedding, narrower; its filters stay as they are."""
     stem = TextureStem(STEM_TEXTURES, IMAGENET_MEAN, IMAGENET_STD)
-    for fixed in (stem.filters.weight, stem.threshold, stem.edges.weight, stem.edges.bias):
+    for fixed in (*stem.filters.parameters(), *stem.edges.parameters(), stem.threshold):
         fixed.requires_grad_(False)
     return stem
 
