@@ -79,12 +79,13 @@ def open_labelled(name: str, root: Path, *, as_authors: bool = False) -> Labelle
         DataError: no such folder, or another layout.
     """
     from brixel_edge.evaluation.layouts import geometry, segmentation
+    from brixel_edge.evaluation.layouts.navi import navi
 
     _check_root(root)
     data_set, _, what = name.partition("-")
     kind = "normals" if what == "normals" else "depth"
     if data_set == "navi":
-        return geometry.navi(root, kind, depth_as_authors=as_authors)
+        return navi(root, kind, as_authors=as_authors)
     if data_set in ("nyuv2", "7scenes"):
         return (geometry.nyuv2 if data_set == "nyuv2" else geometry.seven_scenes)(root, kind)
     if data_set == "voc":

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from labelled_folders import davis
 from PIL import Image
 
 from brixel_edge.errors import DataError
@@ -184,17 +185,7 @@ def test_depth_and_normals_of_a_small_room(settings, rooms, probe):
 @pytest.fixture(scope="module")
 def video(tmp_path_factory):
     root = tmp_path_factory.mktemp("davis")
-    (root / "ImageSets" / "2017").mkdir(parents=True)
-    (root / "ImageSets" / "2017" / "val.txt").write_text("slide\nslide2\n")
-    for name in ("slide", "slide2"):
-        for part in ("JPEGImages", "Annotations"):
-            (root / part / "480p" / name).mkdir(parents=True)
-        for number in range(4):
-            mask = np.zeros((64, 96), np.uint8)
-            mask[16:48, 10 + 8 * number : 42 + 8 * number] = 1
-            frame = np.where(mask[..., None] > 0, (10, 200, 240), (120, 40, 30)).astype(np.uint8)
-            cv2.imwrite(str(root / "JPEGImages" / "480p" / name / f"{number:05d}.jpg"), frame)
-            cv2.imwrite(str(root / "Annotations" / "480p" / name / f"{number:05d}.png"), mask)
+    davis(root)
     return root
 
 

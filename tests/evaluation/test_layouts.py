@@ -1,11 +1,23 @@
 """Each data set's folders as its publisher ships them, written small; and the real samples where they are there."""
 
-import json
+import random
 
-import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from labelled_folders import (
+    ade20k,
+    camvid,
+    cityscapes,
+    gray,
+    navi,
+    nyu_pngs,
+    palette,
+    picture,
+    ramp,
+    scene_frame,
+    seven_scenes,
+    voc,
+)
 
 from brixel_edge.errors import DataError
 from brixel_edge.evaluation.layouts import geometry, segmentation
@@ -13,30 +25,6 @@ from brixel_edge.evaluation.layouts.normals import Intrinsics, normals_from_dept
 from brixel_edge.evaluation.metrics import angles_deg
 from brixel_edge.evaluation.samples import IGNORED
 from brixel_edge.evaluation.tasks import TASKS, open_labelled, open_videos
-
-SIZE = (12, 16)
-
-
-def picture(path, size=SIZE, value=90):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), np.full((*size, 3), value, np.uint8))
-
-
-def gray(path, values):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), values)
-
-
-def palette(path, values):
-    """As VOC stores labels: indices with a palette of colours."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = Image.fromarray(values, "P")
-    image.putpalette([(7 * i) % 256 for i in range(768)])
-    image.save(path)
-
-
-def ramp(low=0):
-    return (np.arange(SIZE[0] * SIZE[1]).reshape(SIZE) % 256 + low).astype(np.uint8)
 
 
 def names(samples):
@@ -47,13 +35,7 @@ def names(samples):
 
 
 def test_ade20k_counts_classes_from_one_and_ignores_zero(tmp_path):
-    base = tmp_path / "ADEChallengeData2016"
-    for split, stem in (("training", "ADE_train_00000001"), ("validation", "ADE_val_00000001")):
-        picture(base / "images" / split / f"{stem}.jpg")
-        gray(base / "annotations" / split / f"{stem}.png", ramp())
-    (base / "objectInfo150.txt").write_text(
-        "Idx\tRatio\tTrain\tVal\tStuff\tName\n1\t0.1\t2\t3\t1\twall\n2\t0.1\t2\t3\t1\tbuilding, edifice\n"
-    )
+    ade20k(tmp_path)
     data = open_labelled("ade20k", tmp_path)
     label = data.test[0].read_label()
     assert names(data.train) == ["training/ADE_train_00000001"] and len(data.classes) == 150
@@ -69,26 +51,13 @@ def test_the_full_ade20k_is_named_for_what_it_is(tmp_path):
 
 
 def test_cityscapes_maps_label_ids_to_the_nineteen_classes(tmp_path):
-    for split, city in (("train", "aachen"), ("val", "ulm")):
-        stem = f"{city}_000000_000019"
-        picture(tmp_path / "leftImg8bit" / split / city / f"{stem}_leftImg8bit.png")
-        gray(tmp_path / "gtFine" / split / city / f"{stem}_gtFine_labelIds.png", ramp())
+    cityscapes(tmp_path)
     data = open_labelled("cityscapes", tmp_path)
     label = data.test[0].read_label()[0]  # file values 0 to 15
     # The benchmark's table: 7 road, 8 sidewalk, 11 building, 12 wall, 13 fence; 9 (parking), 14 (guard rail) are void.
     assert label.tolist() == [255] * 7 + [0, 1, 255, 255, 2, 3, 4, 255, 255]
     assert data.classes[13] == "car" and data.test[0].read_label().ravel()[26] == 13
     assert data.test[0].read_label().ravel()[33] == 18 and data.test[0].read_label().ravel()[29] == IGNORED
-
-
-def voc(root, train=("2007_000032",), val=("2007_000033", "2007_000042")):
-    for name in (*train, *val):
-        picture(root / "JPEGImages" / f"{name}.jpg")
-        palette(root / "SegmentationClass" / f"{name}.png", np.where(ramp() < 21, ramp(), 255).astype(np.uint8))
-    lists = root / "ImageSets" / "Segmentation"
-    lists.mkdir(parents=True)
-    (lists / "train.txt").write_text("\n".join(train) + "\n")
-    (lists / "val.txt").write_text("\n".join(val) + "\n")
 
 
 def test_voc_reads_palette_indices_and_its_own_lists(tmp_path):
@@ -115,11 +84,7 @@ def test_the_authors_void_aeroplanes_and_split_at_random(tmp_path):
 
 @pytest.mark.parametrize("is_segnet", [False, True])
 def test_camvid_in_both_of_its_layouts(tmp_path, is_segnet):
-    for split in ("train", "test"):
-        pictures = tmp_path / split if is_segnet else tmp_path / split / "images"
-        labels = tmp_path / f"{split}annot" if is_segnet else tmp_path / split / "labels"
-        picture(pictures / "0001TP_006690.png")
-        gray(labels / "0001TP_006690.png", ramp())
+    camvid(tmp_path, is_segnet)
     data = open_labelled("camvid", tmp_path)
     assert names(data.test) == ["test/0001TP_006690"] and len(data.classes) == 11
     assert data.test[0].read_label().ravel()[:13].tolist() == [*range(11), IGNORED, IGNORED]
@@ -192,12 +157,6 @@ def test_no_normal_across_an_edge_nor_without_depth():
     assert not known[:8].any() and not known[15, 19:21].any() and known[15, 10] and known[15, 30]
 
 
-def nyu_pngs(root, size=(480, 640)):
-    for split, scene in (("train", "bedroom"), ("test", "office")):
-        picture(root / split / scene / "rgb_00045.jpg", size)
-        gray(root / split / scene / "sync_depth_00045.png", np.full(size, 2500, np.uint16))
-
-
 def test_nyu_pngs_are_millimetres_in_eigens_crop(tmp_path):
     nyu_pngs(tmp_path / "official_splits")
     data = open_labelled("nyuv2-depth", tmp_path)
@@ -225,20 +184,6 @@ def test_nyu_labelled_mat_is_read_columns_first(tmp_path):
     assert np.array_equal(data.train[0].read_label(), depths[2])
 
 
-def navi(root, size=(40, 30)):
-    folder = root / "3d_dollhouse_sink" / "wild_set"
-    entries = []
-    for number, split in ((0, "train"), (1, "val")):
-        picture(folder / "images" / f"{number:03d}.jpg", size)
-        gray(folder / "depth" / f"{number:03d}.png", np.full(size, 1000 + number, np.uint16))
-        mask = np.zeros(size, np.uint8)
-        mask[10:30] = 255
-        gray(folder / "masks" / f"{number:03d}.png", mask)
-        camera = {"q": [1, 0, 0, 0], "t": [0, 0, 0], "focal_length": 50.0, "camera_model": "pixel_5"}
-        entries.append({"filename": f"{number:03d}.jpg", "split": split, "camera": camera, "image_size": list(size)})
-    (folder / "annotations.json").write_text(json.dumps(entries))
-
-
 def test_navi_stores_inverse_depth_and_labels_only_the_object(tmp_path):
     navi(tmp_path)
     data = open_labelled("navi-depth", tmp_path)
@@ -252,19 +197,22 @@ def test_navi_stores_inverse_depth_and_labels_only_the_object(tmp_path):
     assert np.allclose(normals[20, 15], (0, 0, -1), atol=1e-3) and not normals[:8].any()
 
 
-def scene_frame(folder, number, depth_mm=1200):
-    picture(folder / f"frame-{number:06d}.color.png", (24, 32), value=number)
-    depth = np.full((24, 32), depth_mm, np.uint16)
-    depth[0], depth[1] = 65535, 0
-    gray(folder / f"frame-{number:06d}.depth.png", depth)
+def test_the_authors_take_a_tenth_of_every_object_of_navi(tmp_path):
+    for number, name in enumerate(("bear", "lamp")):
+        navi(tmp_path, name=name, count=24 + number)
+    theirs = open_labelled("navi-depth", tmp_path, as_authors=True)
+    # As their script: one generator for all objects in order, pictures sorted, the first tenth is the test.
+    generator, expected = random.Random(42), []
+    for name, count in (("bear", 24), ("lamp", 25)):
+        order = [f"{name}/{number:03d}" for number in range(count)]
+        generator.shuffle(order)
+        expected += order[:2]
+    assert names(theirs.test) == expected and len(theirs.train) == 24 + 25 - 4
+    assert not set(names(theirs.train)) & set(expected)
 
 
 def test_seven_scenes_goes_by_its_split_files(tmp_path):
-    for scene in ("chess", "fire"):
-        for sequence in (1, 2):
-            scene_frame(tmp_path / scene / f"seq-{sequence:02d}", sequence)
-        (tmp_path / scene / "TrainSplit.txt").write_text("sequence1\n")
-        (tmp_path / scene / "TestSplit.txt").write_text("sequence2\n")
+    seven_scenes(tmp_path)
     data = open_labelled("7scenes-depth", tmp_path)
     assert names(data.train) == ["chess/seq-01/frame-000001", "fire/seq-01/frame-000001"]
     assert names(data.test) == ["chess/seq-02/frame-000002", "fire/seq-02/frame-000002"]

@@ -1,8 +1,7 @@
-"""NYUv2, NAVI and 7-Scenes as their publishers lay them out: depth, and normals derived from it."""
+"""NYUv2 and 7-Scenes as their publishers lay them out: depth, and normals derived from it."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from functools import partial
@@ -26,13 +25,19 @@ NYU_CROP = (45, 471, 41, 601)  # top, bottom, left, right
 NYU_RANGE_M = (1e-3, 10.0)
 SEVEN_SCENES_CAMERA = Intrinsics(fx=585.0, fy=585.0, cx=320.0, cy=240.0)
 SEVEN_SCENES_NONE = 65535
-NAVI_RANGE_M = (0.05, 10.0)
-# NAVI's files hold the inverse of the depth, in units of 1 / (10 * 65535) per millimetre.
-NAVI_DISPARITY_M = 10 * 65535 / 1000
 MM = np.float32(1e-3)
 
 
-def _labelled(name: str, kind: Kind, frame: Callable[[], Any], depth: ReadDepth, camera: Camera) -> Sample:
+def labelled(name: str, kind: Kind, frame: Callable[[], Any], depth: ReadDepth, camera: Camera) -> Sample:
+    """A picture labelled with its depth, or with the normals that follow from it.
+
+    Args:
+        name: of the sample.
+        kind: depth or normals.
+        frame: reads the picture.
+        depth: reads its depth [m].
+        camera: of a picture of a (height, width).
+    """
     if kind == "depth":
         return Sample(name=name, read_frame=frame, read_label=depth)
     return Sample(name=name, read_frame=frame, read_label=partial(_read_normals, depth, camera))
@@ -98,7 +103,7 @@ def _nyu_pngs(folder: Path, kind: Kind) -> tuple[Sample, ...]:
     for path in sorted(folder.glob("*/rgb_*")):
         label = require(path.with_name(f"sync_depth_{path.stem.removeprefix('rgb_')}.png"), f"the depth of {path.name}")
         samples.append(
-            _labelled(
+            labelled(
                 f"{folder.name}/{path.parent.name}/{path.stem}",
                 kind,
                 partial(read_picture, path),
@@ -123,7 +128,7 @@ def _nyu_mat(root: Path, kind: Kind) -> tuple[tuple[Sample, ...], tuple[Sample, 
         if key not in numbers:
             raise DataError(f"{splits} has no {key}; it is not NYUv2's split")
         return tuple(
-            _labelled(
+            labelled(
                 f"{name}/{index:04d}",
                 kind,
                 partial(_mat_frame, mat, index - 1),
@@ -153,74 +158,6 @@ def _mat_frame(path: Path, index: int) -> NDArray[np.uint8]:
 
 def _mat_depth(path: Path, index: int) -> NDArray[np.float32]:
     return within_nyu_crop(np.ascontiguousarray(_mat_entry(path, "depths", index).T, np.float32))
-
-
-# ---- NAVI ----
-
-
-def navi(root: Path, kind: Kind, *, depth_as_authors: bool = False) -> LabelledData:
-    """NAVI's wild sets, in the split that its annotations name; only the object, by its mask, has labels.
-
-    Args:
-        root: `navi_v1` or `navi_v1.5`.
-        kind: depth or normals.
-        depth_as_authors: read the files' inverse depth as if it were depth in millimetres, which the authors do.
-
-    Raises:
-        DataError: no annotations.
-    """
-    found = sorted(root.glob("*/wild_set/annotations.json"))
-    if not found:
-        raise DataError(f"{root} must hold OBJECT/wild_set/annotations.json with images, depth and masks beside it")
-    samples: dict[str, list[Sample]] = {"train": [], "val": []}
-    for path in found:
-        for entry in _navi_entries(path):
-            sample = _navi_sample(path.parent, entry, kind, depth_as_authors)
-            samples.setdefault(entry["split"], []).append(sample)
-    return LabelledData(
-        kind=kind, train=tuple(samples["train"]), test=tuple(samples["val"]), depth_range_m=NAVI_RANGE_M
-    )
-
-
-def _navi_entries(path: Path) -> list[dict[str, Any]]:
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-        for entry in entries:
-            _ = entry["filename"], entry["split"], float(entry["camera"]["focal_length"])
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path} is not NAVI's annotations ({error!r})") from error
-    return entries
-
-
-def _navi_sample(folder: Path, entry: dict[str, Any], kind: Kind, depth_as_authors: bool) -> Sample:
-    name, stem = entry["filename"], Path(entry["filename"]).stem
-    picture = require(folder / "images" / name, "which the annotations name")
-    files = [require(folder / part / f"{stem}.png", f"of {name}") for part in ("depth", "masks")]
-    focal = float(entry["camera"]["focal_length"])
-    return _labelled(
-        f"{folder.parent.name}/{stem}",
-        kind,
-        partial(read_picture, picture),
-        partial(_navi_depth, *files, depth_as_authors=depth_as_authors),
-        partial(_centred_camera, focal),
-    )
-
-
-def _centred_camera(focal: float, size: tuple[int, int]) -> Intrinsics:
-    return Intrinsics(fx=focal, fy=focal, cx=size[1] // 2, cy=size[0] // 2)
-
-
-def _navi_depth(path: Path, mask: Path, *, depth_as_authors: bool) -> NDArray[np.float32]:
-    stored = read_uint16(path).astype(np.float32)
-    is_object = read_picture(mask)[..., 0] > 0
-    if stored.shape != is_object.shape:
-        raise DataError(f"{path} is {stored.shape}, its mask {is_object.shape}; the files are of different pictures")
-    if depth_as_authors:
-        depth = stored * MM
-    else:
-        depth = np.divide(NAVI_DISPARITY_M, stored, out=np.zeros_like(stored), where=stored > 0)
-    near, far = NAVI_RANGE_M
-    return np.where(is_object & (depth > near) & (depth < far), depth, np.float32(0))
 
 
 # ---- 7-Scenes ----
@@ -273,7 +210,7 @@ def _scene_frames(folder: Path, name: str, kind: Kind) -> list[Sample]:
             continue
         depth = require(folder / f"{stem}.depth.png", f"the depth of {path.name}")
         read, camera = partial(_scene_depth, depth), partial(_same_camera, SEVEN_SCENES_CAMERA)
-        samples.append(_labelled(f"{name}/{stem}", kind, partial(read_picture, path), read, camera))
+        samples.append(labelled(f"{name}/{stem}", kind, partial(read_picture, path), read, camera))
     return samples
 
 
