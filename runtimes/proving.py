@@ -13,7 +13,6 @@ from typing import Any
 from brixel_edge.errors import BackendMissing
 from brixel_edge.machine.process import answering, ask
 from brixel_edge.model.engine_file import identity_from_name
-from brixel_edge.model.json_form import fields_from_json, fields_to_json
 from brixel_edge.model.spec import ModelSpec
 from brixel_edge.proof.parity import ParityReport
 from brixel_edge.proof.proof import load_proof
@@ -35,14 +34,14 @@ def engine_parity(plan: Path, spec: ModelSpec, proof: Path) -> ParityReport | No
         if identity is not None and identity.kind == "trt-rtx":
             return None
         raise
-    return fields_from_json(ParityReport, answer)
+    return ParityReport.from_json(answer)
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
     proof = load_proof(Path(request["proof"]))
     with closing(open_trt(request["plan"], ModelSpec.from_json(request["spec"]))) as runtime:
         report = proof.compare([runtime.infer(image[None]) for image in proof.images])
-    return fields_to_json(report)
+    return report.to_json()
 
 
 if __name__ == "__main__":

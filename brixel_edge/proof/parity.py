@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brixel_edge.errors import ParityError
+from brixel_edge.model.json_form import fields_from_json
 from brixel_edge.proof.answers import AnswerGate, AnswerReport
 
 Cells = NDArray[np.floating]  # feature vectors (n, D)
@@ -83,9 +84,10 @@ class ParityReport:
         norm_error: of the worst cell, how far its length is from the reference's, relative to that.
         finite: no NaN and no Inf.
         images: how many images.
-        has_features: False where the artefact gives a head's answer alone; then all of these but `finite` and `images`
-            are NaN.
         answers: of the head; None where there is none.
+
+    Where the artefact gives a head's answer alone, and where a map is not finite, all of these but `finite`, `images`
+    and `answers` are NaN.
     """
 
     cosine_mean: float
@@ -96,8 +98,12 @@ class ParityReport:
     finite: bool
     images: int
     norm_error: float
-    has_features: bool = True
     answers: AnswerReport | None = None
+
+    @property
+    def has_features(self) -> bool:
+        """Whether there are figures of features; a head's answer may be all that an artefact gives."""
+        return self.answers is None or not math.isnan(self.cosine_mean)
 
     def passes(self, gate: Gate) -> bool:
         """Whether every bound of the gate holds, of the features and of the head's answers."""
@@ -123,8 +129,17 @@ class ParityReport:
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in dataclasses.asdict(self).items()
         }
-        del record["has_features"]
         return record if self.answers is not None else {n: value for n, value in record.items() if n != "answers"}
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> ParityReport:
+        """What `to_json` gave, for instance in another process; null is NaN again.
+
+        Raises:
+            BundleError: it is no such record.
+        """
+        figures = {name: math.nan if value is None and name != "answers" else value for name, value in record.items()}
+        return fields_from_json(cls, figures)
 
 
 def cells_of(output: NDArray[np.floating]) -> Cells:
@@ -196,7 +211,7 @@ def report_of_answers(answers: AnswerReport, images: int) -> ParityReport:
         answers: compared.
         images: how many.
     """
-    return replace(_without_figures(images, answers.finite), has_features=False, answers=answers)
+    return replace(_without_figures(images, answers.finite), answers=answers)
 
 
 def _without_figures(images: int, is_finite: bool) -> ParityReport:

@@ -1,12 +1,23 @@
 """Parity numbers against values computed by hand, and each bound of each gate."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from brixel_edge.errors import ParityError
-from brixel_edge.proof.parity import GATES, ParityReport, cell_cosines, check_gate, compare, compare_cells
+from brixel_edge.errors import BundleError, ParityError
+from brixel_edge.proof.answers import AnswerReport
+from brixel_edge.proof.parity import (
+    GATES,
+    ParityReport,
+    cell_cosines,
+    check_gate,
+    compare,
+    compare_cells,
+    report_of_answers,
+    with_answers,
+)
 
 
 def random_map(seed: int, cells: int = 20) -> np.ndarray:
@@ -65,6 +76,26 @@ def test_each_bound_refuses_alone(precision):
         missed = replace(at_the_bounds, **{bound: getattr(at_the_bounds, bound) + step})
         with pytest.raises(ParityError, match="candidate differs from PyTorch"):
             check_gate(missed, precision, "candidate")
+
+
+def test_a_report_passes_through_json_with_figures_without_and_with_a_head_alone():
+    broken = random_map(0)
+    broken[0, 0, 0, 0] = np.nan
+    answers = AnswerReport(kind="segmentation", agreement=0.998, error=0.01)
+    plain = compare([random_map(0)], [random_map(1)])
+    for report in (
+        plain,
+        compare([random_map(0)], [broken]),
+        report_of_answers(answers, 3),
+        with_answers(plain, answers),
+    ):
+        read = ParityReport.from_json(json.loads(json.dumps(report.to_json(), allow_nan=False)))
+        assert repr(read) == repr(report) and read.has_features == (
+            report.cosine_mean == plain.cosine_mean or not report.finite
+        )
+        assert [read.passes(gate) for gate in GATES.values()] == [report.passes(gate) for gate in GATES.values()]
+    with pytest.raises(BundleError, match="cosine_mean is 'high' and not a number"):
+        ParityReport.from_json({**plain.to_json(), "cosine_mean": "high"})
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
