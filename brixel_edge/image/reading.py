@@ -54,7 +54,7 @@ def bgr_from_pixels(pixels: NDArray[Any]) -> NDArray[np.uint8] | None:
     if pixels.dtype != np.uint8:
         return None
     if pixels.ndim == 2:
-        return np.repeat(pixels[..., None], 3, axis=2)
+        return cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR)  # numpy's repeat takes a copy more
     if pixels.shape[2] == 4:
         return _on_white(pixels)
     return pixels if pixels.shape[2] == 3 else None

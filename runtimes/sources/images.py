@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brixel_edge.errors import BundleError
-from brixel_edge.image.headers import HEADER_BYTES, image_header
+from brixel_edge.image.headers import file_header
 from brixel_edge.image.reading import IMAGE_SUFFIXES, Decoded, decode_with_complaint
 from brixel_edge.runtimes.sources.frames import Frame, FrameMemory, fitting_bytes
 from brixel_edge.runtimes.sources.video import VIDEO_SUFFIXES
@@ -60,14 +60,12 @@ def images_from_glob(pattern: str) -> list[Path]:
 def _memory_of(path: Path) -> FrameMemory | None:
     """What one file takes by its header; None where that does not tell."""
     try:
-        with path.open("rb") as stream:
-            header = image_header(stream.read(HEADER_BYTES))
-            file_bytes = path.stat().st_size
+        header, file_bytes = file_header(path), path.stat().st_size
     except OSError:
         return None
     if header is None:
         return None
-    decoding = file_bytes + header.decoding_bytes - header.bgr_bytes
+    decoding = header.decoding_bytes(file_bytes) - header.bgr_bytes
     return FrameMemory(
         frame_bytes=header.bgr_bytes, own_bytes=max(decoding, fitting_bytes(header.height, header.width))
     )

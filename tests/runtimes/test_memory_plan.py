@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import tiny_model
 
-from brixel_edge.image.headers import ImageHeader, image_header
 from brixel_edge.machine.memory import MIB
 from brixel_edge.runtimes.pictures.targets import Saving
 from brixel_edge.runtimes.sources.frames import FrameMemory, memory_of
@@ -99,23 +98,31 @@ def run(source, budget, *more, limit_bytes=None):
     return ended.returncode, json.loads(ended.stdout)
 
 
-def check(source, *more):
+KEPT = {
+    "peak of plan": pytest.approx(1, rel=TOLERANCE),
+    "under its limit": True,
+    "too little": (6, "MemoryBudgetError"),
+}
+
+
+def contract(source, *more):
     """Three budgets: one that is ample, one that fits, under a limit of the system's, and one that is too small."""
     code, report = run(source, "8GiB", *more)
-    assert code == 0
+    assert code == 0, report
     planned = sum(report["memory_plan"].values())
-    assert report["peak_memory_bytes"] == pytest.approx(planned, rel=TOLERANCE)
     fitting = round(planned * (1 + TOLERANCE))
-    code, report = run(source, f"{fitting / MIB:.1f}MiB", *more, limit_bytes=fitting)
-    assert code == 0
-    assert report["peak_memory_bytes"] <= fitting
-    code, report = run(source, f"{planned * (1 - TOLERANCE) / MIB:.1f}MiB", *more)
-    assert (code, report["error"]["kind"]) == (6, "MemoryBudgetError")
+    fits, limited = run(source, f"{fitting / MIB:.1f}MiB", *more, limit_bytes=fitting)
+    refused, small = run(source, f"{planned * (1 - TOLERANCE) / MIB:.1f}MiB", *more)
+    return {
+        "peak of plan": report["peak_memory_bytes"] / planned,
+        "under its limit": fits == 0 and limited["peak_memory_bytes"] <= fitting,
+        "too little": (refused, small["error"]["kind"]),
+    }
 
 
 @needs_proc
 def test_a_small_video_takes_what_was_planned_at_every_budget(sources):
-    check(sources("vga.mp4"))
+    assert contract(sources("vga.mp4")) == KEPT
 
 
 @needs_proc
@@ -135,6 +142,10 @@ TABLE = [
         for kind in ("rgb.jpg", "rgb.png", "rgba.png", "grey.png", "16bit.png")
     ],
     *[f"{size} {kind}" for size in ("fhd", "uhd") for kind in ("rgb.webp", "rgba.webp", "rgb.bmp")],
+    *[
+        f"uhd {kind}"
+        for kind in ("rgb.tif", "rgba.tif", "16bit.tif", "grey.tif", "rgb.jp2", "rgba.jp2", "rgb.ppm", "grey.pgm")
+    ],
 ]
 
 
@@ -142,7 +153,7 @@ TABLE = [
 @needs_proc
 @pytest.mark.parametrize("name", TABLE)
 def test_the_peak_is_within_a_tenth_of_the_plan_at_every_budget(sources, name):
-    check(sources(name))
+    assert contract(sources(name)) == KEPT
 
 
 @pytest.mark.slow
@@ -150,7 +161,7 @@ def test_the_peak_is_within_a_tenth_of_the_plan_at_every_budget(sources, name):
 @pytest.mark.parametrize("size", SIZES)
 def test_so_it_is_of_what_is_live(sources, size):
     height, width = SIZES[size]
-    check(f"test:pattern?width={width}&height={height}", "--frames", "20")
+    assert contract(f"test:pattern?width={width}&height={height}", "--frames", "20") == KEPT
 
 
 @pytest.mark.slow
@@ -159,7 +170,7 @@ def test_so_it_is_of_what_is_live(sources, size):
 @pytest.mark.parametrize("size", SIZES)
 def test_so_it_is_where_something_is_saved(sources, size, target, tmp_path):
     more = ["--save-features", "npz"] if target == "maps" else []
-    check(sources(f"{size}.mp4"), "--save", tmp_path / target, "--force", *more)
+    assert contract(sources(f"{size}.mp4"), "--save", tmp_path / target, "--force", *more) == KEPT
 
 
 @pytest.mark.slow
@@ -167,7 +178,7 @@ def test_so_it_is_where_something_is_saved(sources, size, target, tmp_path):
 def test_a_huge_photograph_is_planned_by_its_header(tmp_path, photographs):
     path = tmp_path / "huge.jpg"
     cv2.imwrite(str(path), cv2.resize(photographs[2], (9000, 7000)))
-    check(path)
+    assert contract(path) == KEPT
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limit of that kind")
@@ -178,61 +189,6 @@ def test_the_limit_of_these_tests_is_one(sources):
     except ValueError:  # it did not even come to its report
         return
     assert code != 0
-
-
-@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".webp"])
-def test_sizes_are_read_from_headers(suffix):
-    done, data = cv2.imencode(suffix, np.zeros((37, 53, 3), np.uint8))
-    assert done
-    assert image_header(data.tobytes()) == ImageHeader(height=37, width=53)
-    assert image_header(data.tobytes()[:9]) is None
-
-
-def encoded(mode, kind="png", **options):
-    from io import BytesIO
-
-    from PIL import Image
-
-    stream = BytesIO()
-    Image.new(mode, (53, 37)).save(stream, kind, **options)
-    return stream.getvalue()
-
-
-@pytest.mark.parametrize(
-    ("data", "channels", "sample_bytes"),
-    [
-        (encoded("L"), 1, 1),
-        (encoded("RGB"), 3, 1),
-        (encoded("P"), 3, 1),
-        (encoded("P", transparency=0), 4, 1),
-        (encoded("LA"), 4, 1),
-        (encoded("RGBA"), 4, 1),
-        (encoded("I;16"), 1, 2),
-        (encoded("RGBA", "webp", lossless=True), 4, 1),
-        (encoded("RGBA", "webp", quality=50), 4, 1),
-        (encoded("RGB", "webp", lossless=True), 3, 1),
-        (encoded("RGB", "webp", exif=b"Exif\0\0II*\0\0\0\0\0"), 3, 1),
-    ],
-)
-def test_channels_are_those_that_opencv_decodes(data, channels, sample_bytes):
-    header = image_header(data)
-    assert header == ImageHeader(height=37, width=53, channels=channels, sample_bytes=sample_bytes)
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    assert pixels.nbytes == 37 * 53 * channels * sample_bytes
-
-
-def test_no_header_is_told_of_what_is_none():
-    assert image_header(b"II*\0") is None
-    assert image_header(b"") is None
-    assert image_header(encoded("RGBA", "webp", quality=50)[:28]) is None
-
-
-def test_decoding_is_counted_by_its_steps():
-    """Per pixel: twice what is decoded, or that with eight bits and three channels made of it."""
-    steps = {(1, 1): 4, (3, 1): 6, (4, 1): 8, (1, 2): 6, (3, 2): 12, (4, 2): 16}
-    for (channels, sample_bytes), each in steps.items():
-        header = ImageHeader(height=10, width=10, channels=channels, sample_bytes=sample_bytes)
-        assert header.decoding_bytes == 100 * each
 
 
 def test_images_are_planned_by_the_largest(tmp_path):
