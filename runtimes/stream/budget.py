@@ -35,10 +35,10 @@ class _Factors:
     keeps_scores: bool
 
 
-# OpenVINO holds the file's weights beside its own packed ones; ONNX Runtime does so while loading only.
+# OpenVINO holds most of the file's weights beside its own packed ones; ONNX Runtime does so while loading only.
 _FACTORS = {
     "ort": _Factors(fixed_bytes=17 * MIB, weights=1.0, loading=1.4, activations=8.3, keeps_scores=True),
-    "openvino": _Factors(fixed_bytes=70 * MIB, weights=2.5, loading=2.5, activations=2.5, keeps_scores=False),
+    "openvino": _Factors(fixed_bytes=77 * MIB, weights=1.9, loading=2.3, activations=4.7, keeps_scores=False),
 }
 
 
@@ -93,18 +93,21 @@ def plan_memory(
     tokens = (spec.image.height // spec.patch_px) * (spec.image.width // spec.patch_px)
     scores_bytes = 4 * max(1, spec.dim // _HEAD_WIDTH) * tokens**2 if factors.keeps_scores else 0
     activations = round(factors.activations * map_bytes) + scores_bytes
-    # What loading takes beyond the weights is free again when the activations come.
-    loading = max(0, round((factors.loading - factors.weights) * graph_bytes) - activations)
+    later = {
+        "activations": activations,
+        "frames": _frames_bytes(frames, queue_bytes, has_pictures or keeps_features),
+        "pictures": _PICTURES_BYTES + (_VIDEO_BYTES if has_video else 0) if has_pictures else 0,
+        "recording": _RECORDING_COPIES * map_bytes if keeps_features else 0,
+    }
+    # What loading takes beyond the weights is free again when these come.
+    loading = max(0, round((factors.loading - factors.weights) * graph_bytes) - sum(later.values()))
     items = {
         "libraries": now_bytes,
         "engine": factors.fixed_bytes,
         "weights": round(factors.weights * graph_bytes),
         "loading": loading,
-        "activations": activations,
         "features": _MAPS_IN_FLIGHT * 4 * sum(math.prod(shape) for shape in spec.outputs.values()),
-        "frames": _frames_bytes(frames, queue_bytes, has_pictures or keeps_features),
-        "pictures": _PICTURES_BYTES + (_VIDEO_BYTES if has_video else 0) if has_pictures else 0,
-        "recording": _RECORDING_COPIES * map_bytes if keeps_features else 0,
+        **later,
     }
     return MemoryPlan(items={name: size for name, size in items.items() if size})
 

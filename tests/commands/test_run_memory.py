@@ -63,6 +63,28 @@ def test_plans_against_measured_peaks():
             assert sum(items.values()) / 2**20 == pytest.approx(peak, rel=0.1), (dim, side, backend)
 
 
+@pytest.mark.parametrize(
+    ("dim", "grid", "graph_mib", "backend", "libraries_mib", "peak_mib"),
+    [(384, 16, 82.3, "ort", 94, 242), (384, 16, 82.3, "openvino", 99, 367), (384, 64, 88.9, "ort", 94, 284),
+     (384, 64, 88.9, "openvino", 99, 406)],
+)  # fmt: skip
+def test_plans_of_whole_runs_against_measured_peaks(dim, grid, graph_mib, backend, libraries_mib, peak_mib):
+    """ViT-S without and with the paper's adapter on a film of 720p, two processors; the frames come after loading."""
+    import dataclasses
+
+    from brixel_edge.model.spec import ImageSpec
+    from brixel_edge.runtimes.sources.frames import FrameMemory
+
+    pixels = 1280 * 720
+    film = FrameMemory(frame_bytes=3 * pixels, own_bytes=3 * pixels + 8 * pixels * 3 // 2 + 9 * 2**20)
+    image = ImageSpec(height=256, width=256, mean=(0.5,) * 3, std=(0.5,) * 3)
+    plan = budget.plan_memory(
+        dataclasses.replace(tiny_model.spec(), dim=dim, image=image, grid=(grid, grid)), round(graph_mib * 2**20),
+        backend, now_bytes=libraries_mib << 20, queue_bytes=8 << 20, frames=[film], has_pictures=False,
+    )  # fmt: skip
+    assert plan.total_bytes / 2**20 == pytest.approx(peak_mib, rel=0.1)
+
+
 def test_a_refused_plan_names_what_would_fit():
     from brixel_edge.errors import MemoryBudgetError
 
