@@ -53,6 +53,13 @@ def peak_rss_bytes() -> int | None:
     return largest if sys.platform == "darwin" else largest << 10
 
 
+def own_peak_bytes_of(pid: int) -> int | None:
+    """The most that another process ever held, without what it shares now; None where the system does not say."""
+    file = Path(f"/proc/{pid}/status")
+    peak = _status_field("VmHWM", file)
+    return None if peak is None else peak - (_status_field("RssShmem", file) or 0)
+
+
 def available_bytes() -> int | None:
     """What the system can give without swapping; None where it does not say."""
     return _status_field("MemAvailable", _MEMINFO)

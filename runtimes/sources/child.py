@@ -15,6 +15,7 @@ from typing import Any
 from brixel_edge.errors import BackendMissing, SourceError, SpecError
 from brixel_edge.machine.addresses import label_from_address
 from brixel_edge.machine.child_process import ChildProcess
+from brixel_edge.machine.memory import own_peak_bytes_of
 from brixel_edge.runtimes.sources.frame_slots import SLOTS, FrameSlots, open_shared_memory
 from brixel_edge.runtimes.sources.frames import Frame, FrameMemory, SourceStatus
 
@@ -52,7 +53,7 @@ class ChildSource:
         self._stop = threading.Event()
         self._child: ChildProcess | None = None
         self._slots: FrameSlots | None = None
-        self._index = 0
+        self._index = self._process_bytes = 0
         self._after_gap = False
         self._thrown: dict[str, Any] | None = None
         self._start_s = self._asked_s = time.monotonic()
@@ -199,9 +200,17 @@ class ChildSource:
         self.status.drained += thrown
 
     def memory(self) -> FrameMemory:
-        """The slots, in the size of the first frame."""
+        """The slots, in the size of the first frame, and the process, which has given one."""
         size = 3 * self._shape[0] * self._shape[1] if self._shape else 0
-        return FrameMemory(frame_bytes=size, own_bytes=SLOTS * size)
+        self._measure()
+        # A pipeline takes as much again once its frames flow.
+        return FrameMemory(frame_bytes=size, own_bytes=2 * SLOTS * size, process_bytes=self._process_bytes)
+
+    def _measure(self) -> None:
+        """What the process took, which is known only while it runs; the most of all that were started."""
+        child = self._child  # which a thread that closes may take away
+        if child is not None:
+            self._process_bytes = max(self._process_bytes, own_peak_bytes_of(child.pid) or 0)
 
     def interrupt(self) -> None:
         """End a wait; `close` kills what hangs."""
@@ -209,6 +218,7 @@ class ChildSource:
 
     def close(self) -> None:
         """Kill the process."""
+        self._measure()
         child, self._child = self._child, None
         if child is not None:
             child.kill()

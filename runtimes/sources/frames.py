@@ -81,12 +81,14 @@ class FrameMemory:
         own_bytes: what the source holds beside the frames that it gave: a decoder's pictures and buffers.
         count: of frames, where few; None for many.
         may_queue: whether several may wait, for every one is used; else the newest does alone.
+        process_bytes: what a process of the source's own has taken so far.
     """
 
     frame_bytes: int
     own_bytes: int = 0
     count: int | None = None
     may_queue: bool = True
+    process_bytes: int = 0
 
     @classmethod
     def of_video(cls, height: int, width: int) -> FrameMemory:

@@ -103,6 +103,7 @@ def plan_memory(
     loading = max(0, round((factors.loading - factors.weights) * graph_bytes) - sum(later.values()))
     items = {
         "libraries": now_bytes,
+        "camera process": sum(one.process_bytes for one in frames),
         "engine": factors.fixed_bytes,
         "weights": round(factors.weights * graph_bytes),
         "loading": loading,

@@ -243,7 +243,14 @@ class StreamRun:
 
     def _check_budget(self) -> None:
         if self._options.budget_bytes is not None:
-            check_measured(peak_rss_bytes(), self._options.budget_bytes)
+            check_measured(self._peak_bytes(), self._options.budget_bytes)
+
+    def _peak_bytes(self) -> int | None:
+        """Of this process and of those that read cameras, each at its own most."""
+        peak, stream = peak_rss_bytes(), self._engine.stream
+        if peak is None or stream is None:
+            return peak
+        return peak + sum(memory_of(source).process_bytes for source in stream.sources)
 
     def _max_age_ms(self) -> float | None:
         readers = self._engine.stream.readers if self._engine.stream else []
@@ -276,7 +283,7 @@ class StreamRun:
             health=stream.health() if stream else {"state": "opening"},
             elapsed_s=elapsed_s,
             stages=self._histograms.stats(),
-            peak_memory_bytes=peak_rss_bytes(),
+            peak_memory_bytes=self._peak_bytes(),
             memory_plan=self._plan.items if self._plan else None,
             saved=self._output.saved if self._output else None,
             found=self._asking.summary() or None,

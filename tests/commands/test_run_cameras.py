@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 from command_runs import run_json
+from lost_cameras import VanishingCamera
 
 from brixel_edge.commands.run import main
 from brixel_edge.runtimes import model as model_module
@@ -17,33 +18,6 @@ from brixel_edge.runtimes.stream.feature_stream import OpenSources
 @pytest.fixture
 def graph(graph):
     return str(graph)
-
-
-class VanishingCamera:
-    """Three frames, then it is gone."""
-
-    is_live, fps, skipped, description = True, 30.0, 0, "camera 0"
-
-    def __init__(self):
-        self.reads = 0
-
-    def read(self):
-        from brixel_edge.errors import SourceError
-        from brixel_edge.runtimes.sources.frames import Frame
-
-        self.reads += 1
-        time.sleep(0.1)
-        if self.reads > 3:
-            raise SourceError("camera 0 was lost and did not come back within 30 s")
-        now = time.monotonic()
-        image = np.full((32, 48, 3), 50 * self.reads, np.uint8)
-        return Frame(image=image, index=self.reads - 1, t_capture_s=now, t_media_s=self.reads / 10, capture_s=0.0)
-
-    def interrupt(self):
-        pass
-
-    def close(self):
-        pass
 
 
 def test_a_lost_camera_leaves_its_figures_and_what_was_saved(graph, tmp_path, capsys, monkeypatch):

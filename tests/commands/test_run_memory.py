@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 import tiny_model
 from command_runs import run_json
+from lost_cameras import VanishingCamera
 
 from brixel_edge.commands.run import main
+from brixel_edge.runtimes.sources.frames import FrameMemory
 from brixel_edge.runtimes.stream import budget
 from brixel_edge.runtimes.stream import run as run_stream
+from brixel_edge.runtimes.stream.feature_stream import OpenSources
 
 
 @pytest.fixture
@@ -39,7 +42,6 @@ def test_plans_against_measured_peaks():
     import dataclasses
 
     from brixel_edge.model.spec import ImageSpec
-    from brixel_edge.runtimes.sources.frames import FrameMemory
 
     measured = [  # width, side [px], graph [MiB], ort, openvino
         (128, 256, 6.6, 40, 93), (192, 256, 23.6, 66, 140), (384, 256, 88.9, 154, 298),
@@ -73,7 +75,6 @@ def test_plans_of_whole_runs_against_measured_peaks(dim, grid, graph_mib, backen
     import dataclasses
 
     from brixel_edge.model.spec import ImageSpec
-    from brixel_edge.runtimes.sources.frames import FrameMemory
 
     pixels = 1280 * 720
     film = FrameMemory(frame_bytes=3 * pixels, own_bytes=3 * pixels + 8 * pixels * 3 // 2 + 9 * 2**20)
@@ -103,3 +104,23 @@ def test_peak_memory_is_the_peak_and_not_the_present(graph, folder, capsys, monk
     monkeypatch.setattr(run_stream, "rss_bytes", lambda: 111 << 20)
     _, report, _ = run_json(capsys, graph, "--source", folder, "--headless")
     assert report["peak_memory_bytes"] == 777 << 20
+
+
+class CameraWithProcess(VanishingCamera):
+    """Its process takes 100 MiB at its first frame, 200 MiB in the end."""
+
+    def memory(self):
+        return FrameMemory(frame_bytes=32 * 48 * 3, process_bytes=(100 + 100 * (self.reads > 0)) << 20)
+
+
+def test_a_camera_s_process_is_planned_measured_and_held_against_the_budget(graph, capsys, monkeypatch):
+    monkeypatch.setattr(
+        run_stream, "open_sources", lambda *_: OpenSources(sources=[CameraWithProcess()], names=["camera 0"])
+    )
+    monkeypatch.setattr(run_stream, "peak_rss_bytes", lambda: 1111 << 20)
+    arguments = [graph, "--camera", "0", "--headless", "--backend", "ort", "--frames", "1"]
+    code, report, _ = run_json(capsys, *arguments, "--budget", "4GiB")
+    assert (code, report["peak_memory_bytes"]) == (0, 1311 << 20)
+    assert report["memory_plan"]["camera process"] == 100 << 20
+    assert main([*arguments, "--budget", "1200MiB"]) == 6
+    assert "the process took 1311 MiB, over its budget of 1200 MiB" in capsys.readouterr().err

@@ -16,6 +16,7 @@ import pytest
 
 from brixel_edge.errors import SourceError, SpecError
 from brixel_edge.machine import child_process
+from brixel_edge.machine.memory import MIB
 from brixel_edge.runtimes.model import open_model
 from brixel_edge.runtimes.sources import child, opening
 from brixel_edge.runtimes.sources.child import ChildSource
@@ -156,12 +157,17 @@ def test_a_library_that_never_loads_is_given_up(acted, monkeypatch):
         ChildSource("gst:7 end", reconnect_s=1)
 
 
-def test_a_camera_says_what_it_is_and_what_it_takes(driver):
+def test_a_camera_says_what_it_is_and_what_it_takes(driver, acted):
     before = descriptors()
     source = open_source(driver("7 8 9"))
     assert isinstance(source, ChildSource)
     assert (source.description, source.fps) == ("camera 7 = /dev/video7 (64x48, 50 fps, V4L2)", 50.0)
-    assert memory_of(source).frame_bytes == 3 * 48 * 64
+    memory = memory_of(source)
+    # Three slots, and what a pipeline takes for as many.
+    assert (memory.frame_bytes, memory.own_bytes) == (3 * 48 * 64, 6 * 3 * 48 * 64)
+    status = Path(f"/proc/{acted[0].pid}/status").read_text()
+    peak = int(status.partition("VmHWM:")[2].split()[0]) << 10
+    assert 10 * MIB < memory.process_bytes <= peak
     assert (source.read().image == 7).all()
     source.close()
     source.close()

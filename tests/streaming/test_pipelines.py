@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import time
 
 import pytest
 
 from brixel_edge.errors import SourceError
+from brixel_edge.machine.memory import MIB
 from brixel_edge.runtimes.sources.opening import open_source
 
 pytestmark = pytest.mark.stream
@@ -37,3 +41,16 @@ def test_a_pipeline_that_ends_ends_the_source():
 def test_a_pipeline_that_cannot_run_is_refused(pipeline):
     with pytest.raises(SourceError):
         open_source(f"gst:{pipeline}", reconnect_s=0.1)
+
+
+@pytest.mark.parametrize("size", ["640x480", "1920x1080"])
+def test_a_pipeline_and_its_process_take_what_was_planned(size):
+    width, height = size.split("x")
+    source = f"gst:videotestsrc is-live=true ! video/x-raw,width={width},height={height},framerate=15/1"
+    command = [sys.executable, "-m", "brixel_edge.commands.run", "--source", source, "--headless", "--json", "--quiet"]
+    limits = ["--backend", "ort", "--threads", "1", "--frames", "20", "--budget", "8GiB"]
+    ended = subprocess.run([*command, *limits], capture_output=True, text=True, timeout=80)
+    report = json.loads(ended.stdout)
+    assert ended.returncode == 0, report
+    assert report["memory_plan"]["camera process"] > 40 * MIB
+    assert report["peak_memory_bytes"] == pytest.approx(sum(report["memory_plan"].values()), rel=0.1)
