@@ -54,7 +54,9 @@ def bgr_from_pixels(pixels: NDArray[Any]) -> NDArray[np.uint8] | None:
     if pixels.dtype != np.uint8:
         return None
     if pixels.ndim == 2:
-        return cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR)  # numpy's repeat takes a copy more
+        bgr = np.empty((*pixels.shape, 3), np.uint8)
+        bgr[...] = pixels[..., None]  # np.repeat would take a copy more
+        return bgr
     if pixels.shape[2] == 4:
         return _on_white(pixels)
     return pixels if pixels.shape[2] == 3 else None
