@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from brixel_edge.model.receipt_sections import Census, EngineCost, EngineRecord, Islands, Parity
+from brixel_edge.model.receipt_sections import Census, EngineCost, EngineRecord, Halves, Islands, Parity
 from brixel_edge.model.spec import SamplerKind
 
 
@@ -33,6 +33,7 @@ class FileFacts:
         precisions: of a graph: operator, type that it computes in, nodes.
         islands: of a half-precision graph.
         parity: None for an engine that cannot run here.
+        halves: of an adapter and its backbone, beside their graph.
         engine: of an engine.
         cost: of building an engine.
     """
@@ -42,6 +43,7 @@ class FileFacts:
     precisions: dict[str, dict[str, int]] | None = None
     islands: Islands | None = None
     parity: Parity | None = None
+    halves: Halves | None = None
     engine: EngineRecord | None = None
     cost: EngineCost | None = None
 

@@ -21,6 +21,7 @@ from brixel_edge.model.onnx_file import INPUT_NAME
 from brixel_edge.runtimes.backends.first_load import proven
 from brixel_edge.runtimes.backends.halves import Half, open_half
 from brixel_edge.runtimes.choice import engines_in_order
+from brixel_edge.runtimes.engines import Engine
 from brixel_edge.runtimes.opening import BeforeLoad, OpenedEngine, facts_of_directory
 from brixel_edge.runtimes.runtime import NO_EVIDENCE, Evidence, RuntimeSettings
 
@@ -94,31 +95,12 @@ def open_economic(
         BundleError: no directory, or one without halves.
         ParityError: none of them computes here what PyTorch did.
     """
-    if every < 1:
-        raise SpecError(f"backbone_every {every} is not at least 1; 1 runs the backbone on each frame")
-    if backend == "trt":
-        raise SpecError("--backbone-every is for ort and openvino, not for trt; leave one of them out")
-    if path is None or not Path(path).is_dir():
-        raise BundleError(
-            f"{path or 'the built-in model'} is one graph; --backbone-every needs a model directory of "
-            "brixel-export --split"
-        )
+    _check_request(path, backend, every)
+    assert path is not None
     bundle = open_bundle(path)
-    if bundle.spec.adapter == "none":
-        raise SpecError(
-            f"{bundle.root} has no adapter that reads the frame: between two runs of the backbone nothing would "
-            "change; leave --backbone-every out"
-        )
-    engines = [
-        engine
-        for engine in engines_in_order(facts_of_directory(bundle, backend, precision))
-        if engine.backend != "trt" and set(half_names(engine.path.name)) <= set(bundle.receipt.files)
-    ]
-    if not engines:
-        raise BundleError(f"{bundle.root} has no halves that run here; export it again with --split")
-    passed_over: list[str] = []
     first: BrixelError | None = None
-    for engine in engines:
+    passed_over: list[str] = []
+    for engine in _engines_with_halves(bundle, backend, precision):
         backbone, adapter = (bundle.file(name) for name in half_names(engine.path.name))
         resolved = ResolvedModel(graph=adapter, spec=bundle.spec, name=bundle.root.name, root=bundle.root)
         before_load(resolved, engine.backend)
@@ -137,6 +119,59 @@ def open_economic(
         )
     assert first is not None
     raise first
+
+
+def require_one_source(count: int) -> None:
+    """Maps of an earlier frame are those of the same source.
+
+    Raises:
+        SpecError: several share the engine.
+    """
+    if count > 1:
+        raise SpecError(
+            "--backbone-every (backbone_every=) uses maps of an earlier frame again, which must be of the same source; "
+            f"give one source instead of {count}, or leave it out"
+        )
+
+
+def _check_request(path: str | Path | None, backend: str, every: int) -> None:
+    """Refuse what can be told without reading anything.
+
+    Raises:
+        SpecError: a number below 1, or a backend that runs no halves.
+        BundleError: no directory.
+    """
+    if every < 1:
+        raise SpecError(f"backbone_every {every} is not at least 1; 1 runs the backbone on each frame")
+    if backend == "trt":
+        raise SpecError("--backbone-every is for ort and openvino, not for trt; leave one of them out")
+    if path is None or not Path(path).is_dir():
+        raise BundleError(
+            f"{path or 'the built-in model'} is one graph; --backbone-every needs a model directory of "
+            "brixel-export --split"
+        )
+
+
+def _engines_with_halves(bundle: Bundle, backend: str, precision: str | None) -> list[Engine]:
+    """The engines of a directory whose graph is there as two, in their order.
+
+    Raises:
+        SpecError: its adapter does not read the frame.
+        BundleError: there are none.
+    """
+    if bundle.spec.adapter == "none":
+        raise SpecError(
+            f"{bundle.root} has no adapter that reads the frame: between two runs of the backbone nothing would "
+            "change; leave --backbone-every out"
+        )
+    engines = [
+        engine
+        for engine in engines_in_order(facts_of_directory(bundle, backend, precision))
+        if engine.backend != "trt" and set(half_names(engine.path.name)) <= set(bundle.receipt.files)
+    ]
+    if not engines:
+        raise BundleError(f"{bundle.root} has no halves that run here; export it again with --split")
+    return engines
 
 
 def _opened(

@@ -17,6 +17,7 @@ from brixel_edge.export.judges import OpenVinoJudge, OrtJudge
 from brixel_edge.export.prove import Prover
 from brixel_edge.model.bundle import graph_name
 from brixel_edge.model.graph_facts import graph_facts
+from brixel_edge.model.receipt_sections import Halves
 from brixel_edge.model.spec import Precision
 from brixel_edge.proof.references import Outputs
 from brixel_edge.runtimes.backends.halves import open_half
@@ -50,12 +51,15 @@ def halves_of_graphs(job: Job, folder: Path, prover: Prover) -> dict[str, FileFa
         outputs = _outputs(backbone, adapter, backend, prover)
         judge = OrtJudge() if backend == "ort" else OpenVinoJudge()
         precision = cast(Precision, graph.name.split(".")[1])
-        _require_same(graph.name, precision, outputs, judge.outputs(graph, prover.photographs.pixels))
+        error = _error_of_halves(graph.name, precision, outputs, judge.outputs(graph, prover.photographs.pixels))
         report = prover.compare(outputs)
         facts[adapter.name] = FileFacts(
             census=census_of_file(adapter),
             precisions=graph_facts(adapter).operator_types,
             parity=passed(adapter.name, precision, {judge.name: report}, prover.photographs.names),
+            halves=Halves(
+                graph=graph.name, backbone=backbone.name, backend=judge.name, error=error, images=len(outputs)
+            ),
         )
     return facts
 
@@ -70,16 +74,19 @@ def _outputs(backbone: Path, adapter: Path, backend: str, prover: Prover) -> lis
         runtime.close()
 
 
-def _require_same(name: str, precision: str, halves: list[Outputs], whole: list[Outputs]) -> None:
-    """Refuse halves that are not the graph.
+def _error_of_halves(name: str, precision: str, halves: list[Outputs], whole: list[Outputs]) -> float:
+    """The largest relative error of halves against their graph; 0 where every output is equal to the bit.
 
     Raises:
-        BuildError: their relative error is above rounding.
+        BuildError: it is above rounding.
     """
     bound = _ROUNDING.get(precision, _HALF_ROUNDING)
+    errors = [0.0]
     for one, other in zip(halves, whole, strict=True):
         for output, values in other.items():
             expected = values.astype(np.float64)
             error = float(np.linalg.norm(one[output] - expected) / max(float(np.linalg.norm(expected)), 1e-30))
             if not error <= bound:
                 raise BuildError(f"the halves of {name} differ from it by {error:.1e} of {output}, at most {bound:.0e}")
+            errors.append(error)
+    return max(errors)

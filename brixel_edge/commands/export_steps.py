@@ -286,6 +286,7 @@ def _receipt(
         weights=job.weights,
         tools=tool_versions(),
         int8=int8.how if int8 else None,
+        halves=section(facts, "halves") or None,
         measured=Measured(
             int8=int8.cost if int8 else None,
             int8_speed=int8.speed if int8 else None,

@@ -97,9 +97,20 @@ def _receipt_lines(receipt: Receipt, intact: dict[str, str]) -> list[str]:
     for name, kinds in receipt.precisions.items():
         lines += ["", f"{name}: {_totals(kinds)}, sampling by {receipt.samplers.get(name, 'unknown')}"]
         lines += [f"  {line}" for line in _island_lines(receipt.islands.get(name))]
+    lines += _halves_lines(receipt)
     lines += [*_engine_lines(receipt), *_attempt_lines(receipt), *_evaluation_lines(receipt)]
     lines += _measured_lines(receipt.measured)
     return [*lines, "", "made by " + ", ".join(f"{name} {version}" for name, version in receipt.tools.items())]
+
+
+def _halves_lines(receipt: Receipt) -> list[str]:
+    """How the halves of --split, the backbone on every frame, compare with the graph that they were cut from."""
+    lines = ["", "halves"] if receipt.halves else []
+    for adapter, halves in (receipt.halves or {}).items():
+        how = f"by {halves.error:.1e}" if halves.error else "in no bit"
+        compared = f"{halves.images} photographs in {halves.backend}"
+        lines.append(f"  {halves.backbone} and {adapter} differ from {halves.graph} {how}; {compared}")
+    return lines
 
 
 def _evaluation_lines(receipt: Receipt) -> list[str]:

@@ -20,6 +20,7 @@ from brixel_edge.model.receipt_sections import (
     EngineRecord,
     Evaluation,
     FileEntry,
+    Halves,
     Int8,
     Islands,
     Measured,
@@ -53,6 +54,7 @@ class Receipt:
         tools: versions.
         int8: None where nothing was quantised.
         measured: all that differs from run to run.
+        halves: by adapter of --split, how both halves compare with their graph; None where nothing was cut.
         evaluations: scores on labelled data, added after the export; None where there are none.
     """
 
@@ -71,6 +73,7 @@ class Receipt:
     tools: dict[str, str] = field(default_factory=dict)
     int8: Int8 | None = None
     measured: Measured = field(default_factory=Measured)
+    halves: dict[str, Halves] | None = None
     evaluations: tuple[Evaluation, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -78,7 +81,7 @@ class Receipt:
         return {"manifest_version": RECEIPT_VERSION, **fields_to_json(self)}
 
 
-_OPTIONAL = ("int8", "evaluations", "also_requested")
+_OPTIONAL = ("int8", "halves", "evaluations", "also_requested")
 REQUIRED = tuple(entry.name for entry in fields(Receipt) if entry.name not in _OPTIONAL)
 
 

@@ -207,6 +207,29 @@ class Parity(Figures):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Halves:
+    """Two files that were cut from a graph, as one engine with the backbone on every frame beside that graph.
+
+    Attributes:
+        graph: that was cut.
+        backbone: the other half.
+        backend: that ran all three.
+        error: largest relative error of an output of any photograph; 0 where all are equal to the bit.
+        images: that were compared.
+    """
+
+    graph: str
+    backbone: str
+    backend: str
+    error: float
+    images: int
+
+    def __post_init__(self) -> None:
+        if self.images < 1 or not 0 <= self.error < math.inf:
+            raise BundleError(f"halves: {self.error} on {self.images} images is no comparison")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Attempt(Lowering):
     """What came of a lowering.
 

@@ -10,6 +10,7 @@ from typing import Any
 from brixel_edge.image.fit import Fit
 from brixel_edge.machine.addresses import label_from_address
 from brixel_edge.model.features import FeatureMap
+from brixel_edge.runtimes.economy import require_one_source
 from brixel_edge.runtimes.engines import AUTO
 from brixel_edge.runtimes.model import Model, open_model
 from brixel_edge.runtimes.runtime import OpenVinoPrecision
@@ -133,6 +134,7 @@ def stream(
     precision: str | None = None,
     openvino_precision: OpenVinoPrecision = "auto",
     reconnect_s: float = 30.0,
+    backbone_every: int | None = None,
 ) -> FeatureStream:
     """Open a model and a source, and go.
 
@@ -151,18 +153,22 @@ def stream(
         precision: as `open_model`.
         openvino_precision: as `open_model`.
         reconnect_s: how long a lost camera is tried again [s].
+        backbone_every: as `open_model`; of one source.
 
     Returns:
         an iterator over the features of one frame each, with `health()` and `close()`.
 
     Raises:
-        SpecError: no such policy; at the first map: something that is no source.
+        SpecError: no such policy, or several sources with `backbone_every`; at the first map: no source.
         SourceError: at the first map: the camera does not open; later: it was lost for good.
         BundleError: at the first map: no such model, or a file that is none of the above.
         BackendMissing: at the first map: a backend that is not installed.
     """
+    sources = _named_sources(source)
+    if backbone_every is not None:
+        require_one_source(len(sources))
     model = {
         "path": path, "backend": backend, "fit": fit, "threads": threads, "precision": precision,
-        "openvino_precision": openvino_precision,
+        "openvino_precision": openvino_precision, "backbone_every": backbone_every,
     }  # fmt: skip
-    return FeatureStream(_named_sources(source), model, parse_policy(policy) if policy else None, reconnect_s)
+    return FeatureStream(sources, model, parse_policy(policy) if policy else None, reconnect_s)

@@ -8,14 +8,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
-from brixel_edge.errors import SpecError
 from brixel_edge.image.colours import ColourBasis
 from brixel_edge.machine.addresses import label_from_address
 from brixel_edge.machine.memory import peak_rss_bytes, rss_bytes
 from brixel_edge.model.bundle import ResolvedModel
 from brixel_edge.model.spec import UNTRAINED_NOTICE
 from brixel_edge.runtimes.asking.asking import Asking
-from brixel_edge.runtimes.economy import open_economic
+from brixel_edge.runtimes.economy import open_economic, require_one_source
 from brixel_edge.runtimes.engines import load_backend
 from brixel_edge.runtimes.model import Model, model_from_engine
 from brixel_edge.runtimes.opening import open_engine_of_model
@@ -138,9 +137,8 @@ class StreamRun:
         given = options.model, options.backend, options.precision, settings
         if options.backbone_every is None:
             engine = open_engine_of_model(*given, check_plan_of)
-        elif len(opened.sources) > 1:
-            raise SpecError("--backbone-every uses maps of an earlier frame again, which must be of the same source")
         else:
+            require_one_source(len(opened.sources))
             engine = open_economic(*given, options.backbone_every, check_plan_of)
         model = model_from_engine(engine, options.fit)
         try:

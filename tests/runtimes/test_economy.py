@@ -10,6 +10,7 @@ from brixel_edge.commands import run
 from brixel_edge.errors import BundleError, ParityError, SpecError
 from brixel_edge.runtimes.economy import EconomicRuntime
 from brixel_edge.runtimes.model import open_model
+from brixel_edge.runtimes.stream.feature_stream import stream
 
 
 def frame(number: int) -> np.ndarray:
@@ -36,6 +37,17 @@ def test_with_the_backbone_on_every_frame_both_halves_are_the_one_graph(director
         assert halves.path.name == "adapter.fp32.onnx" and halves.backend == backend
         for number in range(3):
             assert np.array_equal(whole(frame(number)).values, halves(frame(number)).values)
+
+
+def test_a_stream_runs_the_backbone_on_every_nth_frame(directory):
+    frames = [frame(number) for number in range(5)]
+    maps = list(stream(directory, frames, backend="ort", backbone_every=2))
+    for number, features in enumerate(maps):
+        expected = (split_model.cells(frame(number - number % 2)) + split_model.cells(frame(number))) / 2
+        assert features.values == pytest.approx(expected, abs=1e-3)
+    assert len(maps) == 5
+    with pytest.raises(SpecError, match="must be of the same source; give one source instead of 2"):
+        stream(directory, ["demo:", "test:pattern"], backbone_every=2)
 
 
 def test_after_a_gap_the_backbone_runs_anew(directory):
