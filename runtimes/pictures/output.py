@@ -142,7 +142,7 @@ class Output:
         window = self._window if self.has_window and self._window is not None and self._window.is_open else None
         watched = self._preview if self._preview is not None and self._preview.is_watched else None
         if self._preview is not None:
-            self._preview.site.note(answer, self._last.features.frame_size, self._last.fps)
+            self._preview.site.note(answer, self._last.features, self._last.fps, self._painter.depth_range_m)
         if window is None and watched is None and not is_kept:
             return None
         panes = self._painter.panes(self._last.features, answer)
@@ -205,7 +205,7 @@ def open_output(
         BundleError: nothing can be written there.
         SpecError: prototypes of another model, or features are needed and not there.
     """
-    if not model.spec.has_features and (saving.keeps_features or (asking is not None and asking.is_needed)):
+    if not model.spec.has_features and asking is not None and asking.is_needed:
         raise SpecError(f"{model.name} gives its head's answer alone, no features; export it with --keep-features")
     if asking is not None:
         asking.prototypes.check(model.feature_space)

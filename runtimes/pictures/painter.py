@@ -79,13 +79,18 @@ class Painter:
             self._answers = AnswerColours(features.head)
         return self._answers(features.answer)
 
+    @property
+    def depth_range_m(self) -> tuple[float, float] | None:
+        """Nearest and farthest depth that has a colour of its own [m], of a depth head."""
+        return None if self._answers is None else self._answers.depth_range_m
+
     def legends(self, features: FeatureMap, width: int) -> list[NDArray[np.uint8]]:
         """What stands under the panes of a head's answer, `width` wide: what its colours mean."""
         if features.head is None or features.answer is None:
             return []
         if features.head.has_classes:
             return [legend(features.head, features.answer, width)]
-        limits = None if self._answers is None else self._answers.depth_range_m
+        limits = self.depth_range_m
         return [] if limits is None else [caption_strip(f"depth: red {limits[0]:.2f} m, blue {limits[1]:.2f} m", width)]
 
 

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from brixel_edge.errors import SpecError
+from brixel_edge.model.features import FeatureMap
 from brixel_edge.runtimes.asking.asking import Answer
 from brixel_edge.runtimes.asking.prototype import LONGEST_NAME
 from brixel_edge.runtimes.asking.requests import VIEWS, Choose, Forget, Point, Request, Show
+from brixel_edge.runtimes.preview.head_legend import head_legend
 from brixel_edge.runtimes.preview.slot import PictureSlot
 
 _WELL = ("opening", "running", "degraded", "ended")
@@ -27,18 +29,22 @@ class Site:
         self.slot = PictureSlot()
         self._request, self._report = request, report
         self._answer: Answer | None = None
-        self._frame_size: tuple[int, int] | None = None
+        self._features: FeatureMap | None = None
+        self._depth_range_m: tuple[float, float] | None = None
         self._fps = 0.0
 
-    def note(self, answer: Answer, frame_size: tuple[int, int], fps: float) -> None:
+    def note(
+        self, answer: Answer, features: FeatureMap, fps: float, depth_range_m: tuple[float, float] | None = None
+    ) -> None:
         """Take what is known of the newest frame.
 
         Args:
             answer: what was found in it.
-            frame_size: (height, width) [px].
+            features: of it.
             fps: of the last second.
+            depth_range_m: nearest and farthest depth that has a colour of its own [m], of a depth head.
         """
-        self._answer, self._frame_size, self._fps = answer, frame_size, fps
+        self._answer, self._features, self._fps, self._depth_range_m = answer, features, fps, depth_range_m
 
     @property
     def matches(self) -> dict[str, dict[str, Any]]:
@@ -65,7 +71,7 @@ class Site:
 
     def state(self) -> dict[str, Any]:
         """Everything that the page writes beside the pictures."""
-        report, answer = self._report(), self._answer
+        report, answer, features = self._report(), self._answer, self._features
         shown = ("model", "engine", "backend", "precision", "proof", "source", "notice", "processed", "dropped", "gaps")
         stages = {
             name: {key: _finite(value) for key, value in stats.items()} for name, stats in report["stages"].items()
@@ -80,6 +86,7 @@ class Site:
             "view": answer.view if answer is not None else "colours",
             "current": answer.current if answer is not None else None,
             "prototypes": self.matches,
+            "head": None if features is None else head_legend(features, self._depth_range_m),
         }
 
     def change(self, record: object) -> None:
@@ -106,11 +113,11 @@ class Site:
     def _point(self, record: dict[str, Any]) -> Point:
         """X and y are parts of the frame's width and height."""
         x, y, name, is_negative = (record.get(key) for key in ("x", "y", "name", "negative"))
-        if self._frame_size is None:
+        if self._features is None:
             raise SpecError("there is no frame yet; wait for one")
         if x is None or y is None or not (_is_share(x) and _is_share(y)) or not (name is None or _is_name(name)):
             raise SpecError(f"point x={x!r}, y={y!r}, name={name!r}: x and y are parts of the frame from 0 to 1")
-        height, width = self._frame_size
+        height, width = self._features.frame_size
         return Point(x=x * width - 0.5, y=y * height - 0.5, name=name, is_negative=is_negative is True)
 
 

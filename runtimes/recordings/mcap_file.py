@@ -13,6 +13,7 @@ from brixel_edge.errors import BackendMissing
 from brixel_edge.machine.files import UnbufferedFile
 from brixel_edge.machine.new_file import NewFile
 from brixel_edge.model.features import FeatureMap
+from brixel_edge.runtimes.recordings.answers import ANSWER_FIELDS, ANSWER_TYPE, answer_message
 from brixel_edge.runtimes.recordings.facts import METADATA_NAME, RecordedModel
 from brixel_edge.runtimes.recordings.messages import (
     FEATURES_FIELDS,
@@ -29,6 +30,12 @@ from brixel_edge.runtimes.recordings.messages import (
 # Small maps share a chunk; each that is closed costs less than 1 KB of memory until the end.
 CHUNK_BYTES = 1 << 16
 _SEQUENCE_BITS = 32
+# By topic, in the order in which they are written: the features, which complete a frame, come last.
+_KINDS = {
+    "/image": (PICTURE_TYPE, PICTURE_FIELDS),
+    "/answer": (ANSWER_TYPE, ANSWER_FIELDS),
+    "/features": (FEATURES_TYPE, FEATURES_FIELDS),
+}
 
 
 def check_mcap() -> None:
@@ -63,7 +70,8 @@ class McapFile(NewFile):
         super().__init__(path)
         self._precision: RecordedPrecision | None = precision
         self._digest = model.spec.digest
-        self._channels: dict[str | None, tuple[int, int]] = {}
+        self._topics = [topic for topic in _KINDS if topic != "/answer" or model.spec.head is not None]
+        self._channels: dict[str | None, dict[str, int]] = {}
         self._is_broken = self._is_closed = False
         self._given = 0
         try:
@@ -74,10 +82,10 @@ class McapFile(NewFile):
             self._writer.add_metadata(METADATA_NAME, model.to_metadata())
         except OSError as error:
             raise self.failed(error) from error
-        self._schemas = [
-            self._writer.register_schema(name, "ros2msg", schema_from_fields(fields))
-            for name, fields in ((PICTURE_TYPE, PICTURE_FIELDS), (FEATURES_TYPE, FEATURES_FIELDS))
-        ]
+        self._schemas = {
+            topic: self._writer.register_schema(_KINDS[topic][0], "ros2msg", schema_from_fields(_KINDS[topic][1]))
+            for topic in self._topics
+        }
         self._whole_bytes = self._target.tell()
 
     def write(self, features: FeatureMap, name: str | None) -> None:
@@ -86,14 +94,17 @@ class McapFile(NewFile):
         Raises:
             BundleError: it cannot be written, or is too large for fp16; those before it are kept.
         """
-        message = features_message(features, self._digest, self._precision)
-        picture = picture_message(features, features.frame_bgr) if features.frame_bgr is not None else None
-        picture_channel, features_channel = self._channels_of(features.source)
+        messages = {
+            "/image": picture_message(features, features.frame_bgr) if features.frame_bgr is not None else None,
+            "/answer": answer_message(features, self._precision),
+            "/features": features_message(features, self._digest, self._precision),
+        }
+        channels = self._channels_of(features.source)
         try:
-            if picture is not None:
-                self._add(picture_channel, features, picture)
-            self._given += 1
-            self._add(features_channel, features, message)
+            for topic, message in messages.items():
+                self._given += topic == "/features"
+                if message is not None:
+                    self._add(channels[topic], features, message)
         except OSError as error:
             self._is_broken = True
             raise self.failed(error, f" Its {self.count} frames until then are kept") from error
@@ -105,17 +116,16 @@ class McapFile(NewFile):
         if (end := self._target.tell()) > self._whole_bytes:
             self._whole_bytes, self.count = end, self._given
 
-    def _channels_of(self, source: str | None) -> tuple[int, int]:
-        """`/image` and `/features` of the first source, `/image_2` and so on of others."""
+    def _channels_of(self, source: str | None) -> dict[str, int]:
+        """By topic; of the first source they are called so, of others `/image_2` and so on."""
         if source not in self._channels:
             number = len(self._channels) + 1
-            topics = [f"{topic}_{number}" if number > 1 else topic for topic in ("/image", "/features")]
-            about = {"source": source or ""}
-            picture, features = (
-                self._writer.register_channel(topic, "cdr", schema, about)
-                for topic, schema in zip(topics, self._schemas, strict=True)
-            )
-            self._channels[source] = picture, features
+            self._channels[source] = {
+                topic: self._writer.register_channel(
+                    f"{topic}_{number}" if number > 1 else topic, "cdr", schema, {"source": source or ""}
+                )
+                for topic, schema in self._schemas.items()
+            }
         return self._channels[source]
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from brixel_edge.errors import BundleError
 from brixel_edge.model.feature_space import FeatureSpace
 from brixel_edge.model.features import FeatureMap
+from brixel_edge.model.head_spec import HeadSpec
 from brixel_edge.runtimes.recordings.cdr import TIME, Field, message_from_values, values_from_message
 
 RecordedPrecision = Literal["fp16", "fp32"]
@@ -59,28 +60,53 @@ def utc_ns(features: FeatureMap) -> int:
     return round(1e9 * (features.t_utc_s or 0.0))
 
 
-def _timestamp(features: FeatureMap) -> tuple[int, int]:
+def timestamp(features: FeatureMap) -> tuple[int, int]:
+    """The same as seconds and nanoseconds."""
     return divmod(utc_ns(features), 10**9)
 
 
-def values_to_keep(features: FeatureMap, precision: RecordedPrecision | None) -> NDArray[Any]:
+def array_to_keep(values: NDArray[np.floating], precision: RecordedPrecision | None) -> NDArray[Any]:
     """(h, w, D), little-endian and contiguous.
 
     Args:
-        features: of a frame.
+        values: features of a frame, or a head's answer to it.
         precision: to keep; None keeps that in which they were computed.
 
     Raises:
         BundleError: a value is too large for fp16.
     """
-    dtype = _DTYPES[precision] if precision else features.values.dtype.newbyteorder("<")
+    dtype = _DTYPES[precision] if precision else values.dtype.newbyteorder("<")
     try:
         with np.errstate(over="raise"):
-            return np.ascontiguousarray(features.values, dtype)
+            return np.ascontiguousarray(values, dtype)
     except FloatingPointError as error:
         raise BundleError(
             "features do not fit into fp16, whose largest number is 65504; keep them with --save-precision fp32"
         ) from error
+
+
+def name_of_dtype(kept: NDArray[Any]) -> str:
+    """Of what `array_to_keep` gave."""
+    return "fp16" if kept.dtype.itemsize == 2 else "fp32"
+
+
+def bytes_of_array(kept: NDArray[Any]) -> NDArray[np.uint8]:
+    """Its memory, which may be none."""
+    return kept.reshape(-1).view(np.uint8)
+
+
+def array_from_bytes(data: Any, dtype: str, shape: tuple[int, ...]) -> NDArray[np.floating]:
+    """A copy, which is the caller's.
+
+    Raises:
+        ValueError: no such type, or not as many values.
+    """
+    if dtype not in _DTYPES:
+        raise ValueError(f"features of type {dtype!r}")
+    kept = _DTYPES[dtype]
+    # numpy makes no array of an empty buffer.
+    values = np.frombuffer(data, kept) if len(data) else np.empty(0, kept)
+    return values.reshape(shape).astype(kept.newbyteorder("="))
 
 
 def jpeg_from_frame(frame_bgr: NDArray[np.uint8]) -> bytes:
@@ -94,7 +120,7 @@ def jpeg_from_frame(frame_bgr: NDArray[np.uint8]) -> bytes:
 def picture_message(features: FeatureMap, frame_bgr: NDArray[np.uint8]) -> bytes:
     """The frame's picture."""
     values = {
-        "timestamp": _timestamp(features),
+        "timestamp": timestamp(features),
         "frame_id": features.source or "",
         "data": jpeg_from_frame(frame_bgr),
         "format": "jpeg",
@@ -108,9 +134,9 @@ def features_message(features: FeatureMap, spec_digest: str, precision: Recorded
     Raises:
         BundleError: a value is too large for fp16.
     """
-    kept = values_to_keep(features, precision)
+    kept = array_to_keep(features.values, precision)
     values = {
-        "timestamp": _timestamp(features),
+        "timestamp": timestamp(features),
         "source": features.source or "",
         "sequence": features.frame_index,
         "t_capture_s": features.t_capture_s,
@@ -121,30 +147,35 @@ def features_message(features: FeatureMap, spec_digest: str, precision: Recorded
         "stride_px": features.stride_px,
         "offset_px": features.offset_px,
         "spec_digest": spec_digest,
-        "dtype": "fp16" if kept.dtype.itemsize == 2 else "fp32",
+        "dtype": name_of_dtype(kept),
         "shape": kept.shape,
-        "data": kept.data.cast("B"),
+        "data": bytes_of_array(kept),
     }
     return message_from_values(FEATURES_FIELDS, values)
 
 
-def features_from_message(message: bytes, picture: bytes | None, space: FeatureSpace | None) -> tuple[FeatureMap, str]:
+def features_from_message(
+    message: bytes,
+    picture: bytes | None,
+    space: FeatureSpace | None,
+    answer: NDArray[np.float32] | None = None,
+    head: HeadSpec | None = None,
+) -> tuple[FeatureMap, str]:
     """The features with their frame, and the digest of the spec that they are of.
 
     Args:
         message: of `features_message`.
         picture: of `picture_message`, of the same frame; None where there is none.
         space: of the features, which the recording tells once.
+        answer: (h, w, K), of a head; None where there is none.
+        head: what the answer is.
 
     Raises:
         ValueError: not such a message.
     """
     told = values_from_message(FEATURES_FIELDS, message)
-    if told["dtype"] not in _DTYPES:
-        raise ValueError(f"features of type {told['dtype']!r}")
-    values = np.frombuffer(told["data"], _DTYPES[told["dtype"]]).reshape(told["shape"])
     features = FeatureMap(
-        values=values.astype(values.dtype.newbyteorder("=")),  # a copy, which is the caller's
+        values=array_from_bytes(told["data"], told["dtype"], told["shape"]),
         stride_px=told["stride_px"],
         offset_px=told["offset_px"],
         frame_size=told["frame_size"],
@@ -156,6 +187,8 @@ def features_from_message(message: bytes, picture: bytes | None, space: FeatureS
         source=told["source"] or None,
         feature_space=space,
         frame_bgr=None if picture is None else _frame(picture),
+        answer=answer,
+        head=None if answer is None else head,
     )
     return features, told["spec_digest"]
 

@@ -12,7 +12,7 @@ from brixel_edge.errors import BundleError
 from brixel_edge.machine.files import numbered_stem, replacing
 from brixel_edge.model.features import FeatureMap
 from brixel_edge.runtimes.recordings.facts import RecordedModel
-from brixel_edge.runtimes.recordings.messages import RecordedPrecision, jpeg_from_frame, values_to_keep
+from brixel_edge.runtimes.recordings.messages import RecordedPrecision, array_to_keep, jpeg_from_frame
 
 
 class NpzFolder:
@@ -50,7 +50,7 @@ class NpzFolder:
         """
         path = self._folder / f"{numbered_stem(self._count, name)}.npz"
         arrays = {
-            "values": values_to_keep(features, self._precision),
+            "values": array_to_keep(features.values, self._precision),
             "sequence": np.uint64(features.frame_index),
             "t_capture_s": np.float64(features.t_capture_s),
             "t_utc_s": np.float64(math.nan if features.t_utc_s is None else features.t_utc_s),
@@ -63,6 +63,8 @@ class NpzFolder:
             "spec_digest": np.str_(self._model["spec_digest"]),
             "model": np.str_(json.dumps(self._model)),
         }
+        if features.answer is not None:
+            arrays["answer"] = array_to_keep(features.answer, self._precision)
         if features.frame_bgr is not None:
             arrays["frame_jpeg"] = np.frombuffer(jpeg_from_frame(features.frame_bgr), np.uint8)
         try:

@@ -10,6 +10,7 @@ from typing import IO, Any
 
 from brixel_edge.errors import BundleError
 from brixel_edge.model.features import FeatureMap
+from brixel_edge.runtimes.recordings.answers import ANSWER_TYPE, answer_from_message
 from brixel_edge.runtimes.recordings.facts import METADATA_NAME, RecordedModel
 from brixel_edge.runtimes.recordings.mcap_file import check_mcap
 from brixel_edge.runtimes.recordings.messages import FEATURES_TYPE, PICTURE_TYPE, features_from_message
@@ -39,7 +40,7 @@ class Recording:
         """
         schemas: dict[int, str] = {}
         channels: dict[int, Any] = {}
-        pictures: dict[str, bytes] = {}
+        before: dict[str, dict[str, bytes]] = {}  # by source, what comes before the features of a frame
         count = 0
         for record in _records(self.path):
             kind = type(record).__name__
@@ -50,15 +51,22 @@ class Recording:
             elif kind == "Message":
                 channel = channels[record.channel_id]
                 source, schema = channel.metadata.get("source", ""), schemas.get(channel.schema_id)
-                if schema == PICTURE_TYPE:
-                    pictures[source] = record.data
+                if schema in (PICTURE_TYPE, ANSWER_TYPE):
+                    before.setdefault(source, {})[schema] = record.data
                 elif schema == FEATURES_TYPE:
-                    yield self._features(record.data, pictures.pop(source, None), count)
+                    yield self._features(record.data, before.pop(source, {}), count)
                     count += 1
 
-    def _features(self, message: bytes, picture: bytes | None, count: int) -> FeatureMap:
+    def _features(self, message: bytes, before: dict[str, bytes], count: int) -> FeatureMap:
+        answer, model = before.get(ANSWER_TYPE), self.model
         try:
-            features, digest = features_from_message(message, picture, self.model.feature_space)
+            features, digest = features_from_message(
+                message,
+                before.get(PICTURE_TYPE),
+                model.feature_space,
+                None if answer is None else answer_from_message(answer),
+                model.spec.head,
+            )
         except ValueError as error:
             raise BundleError(f"{self.path} is damaged after {count} frames ({error})") from error
         if digest != self.model.spec.digest:

@@ -42,7 +42,7 @@ class RecordingSource:
         # Where no engine computes, frames are taken as they come, and none queue up.
         self._memory = FrameMemory(
             frame_bytes=3 * first.frame_size[0] * first.frame_size[1],
-            own_bytes=_COPIES * first.values.nbytes,
+            own_bytes=_COPIES * (first.values.nbytes + (0 if first.answer is None else first.answer.nbytes)),
             may_queue=False,
         )
         height, width = first.frame_size

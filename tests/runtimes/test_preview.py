@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import http.client
 import json
 import re
@@ -16,6 +17,7 @@ import pytest
 from scenes import CUP_AT, scene
 
 from brixel_edge.errors import SpecError
+from brixel_edge.model.head_spec import HeadSpec
 from brixel_edge.runtimes.asking.asking import Asking
 from brixel_edge.runtimes.asking.requests import Choose, Forget, Point, Show, parse_query
 from brixel_edge.runtimes.preview import handler, server, slot
@@ -184,7 +186,7 @@ def test_other_pages_change_nothing(serve):
 def test_requests_of_the_page_reach_the_run(serve):
     preview, asked = serve()
     assert post(preview, {"point": {"x": 0.5, "y": 0.5}})[0] == 400  # no frame yet
-    preview.site.note(Asking().answer(scene()), (60, 80), 0.0)
+    preview.site.note(Asking().answer(scene()), scene(), 0.0)
     for record in ({"point": {"x": 0.5, "y": 0.25, "negative": True}}, {"view": "heat"}, {"choose": "tasse à café"},
                    {"forget": "cup"}):  # fmt: skip
         assert post(preview, record)[0] == 200
@@ -203,7 +205,7 @@ def test_requests_of_the_page_reach_the_run(serve):
 )  # fmt: skip
 def test_other_requests_are_refused(serve, record):
     preview, asked = serve()
-    preview.site.note(Asking().answer(scene()), (60, 80), 0.0)
+    preview.site.note(Asking().answer(scene()), scene(), 0.0)
     assert post(preview, record)[0] == 400
     assert asked == []
 
@@ -226,7 +228,7 @@ def test_a_length_that_is_no_small_number_is_refused(serve, length):
 def test_the_state_is_plain_json(serve):
     preview, _ = serve()
     asking = Asking(queries=[parse_query("cup=30,20")])
-    preview.site.note(asking.answer(scene([CUP_AT])), (60, 80), 24.0)
+    preview.site.note(asking.answer(scene([CUP_AT])), scene([CUP_AT]), 24.0)
     state = json.loads(ask(preview, "/state")[2])
     assert (state["fps"], state["processed"], state["dropped"]) == (24.0, 7, 2)
     assert (state["view"], state["current"]) == ("heat", "cup")
@@ -234,6 +236,31 @@ def test_the_state_is_plain_json(serve):
     assert state["prototypes"]["cup"] == {
         "score": 1.0, "threshold": pytest.approx(0.5, abs=0.3), "found": True, "box": [20.0, 10.0, 50.0, 30.0],
     }  # fmt: skip
+
+
+def test_the_state_says_what_the_colours_of_a_head_mean(serve):
+    preview, _ = serve()
+    preview.site.note(Asking().answer(scene()), scene(), 0.0)
+    assert json.loads(ask(preview, "/state")[2])["head"] is None
+    answer = np.zeros((*scene().grid, 3), np.float32)
+    answer[..., 2] = 1
+    answer[: scene().grid[0] // 2, :, 0] = 2
+    head = HeadSpec(
+        kind="segmentation", outputs=3, classes=("<b>", "b", "c"), colours=((255, 0, 1), (0, 0, 0), (9, 9, 9))
+    )
+    preview.site.note(Asking().answer(scene()), dataclasses.replace(scene(), answer=answer, head=head), 0.0)
+    assert json.loads(ask(preview, "/state")[2])["head"] == {
+        "label": "3 classes", "kind": "segmentation", "depth_m": None,
+        "classes": [
+            {"name": "<b>", "colour": "#ff0001", "share": 0.5}, {"name": "c", "colour": "#090909", "share": 0.5},
+        ],
+    }  # fmt: skip
+    depth = HeadSpec(kind="depth", outputs=1)
+    preview.site.note(
+        Asking().answer(scene()), dataclasses.replace(scene(), answer=answer[..., :1], head=depth), 0.0, (0.5, 7.5)
+    )
+    told = json.loads(ask(preview, "/state")[2])["head"]
+    assert (told["kind"], told["classes"], told["depth_m"]) == ("depth", [], [0.5, 7.5])
 
 
 @pytest.mark.parametrize(

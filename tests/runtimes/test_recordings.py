@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 import signal
 import struct
 import subprocess
@@ -14,12 +15,13 @@ import cv2
 import numpy as np
 import pytest
 import tiny_model
-from recorded_maps import MODEL, features_of, same, write
+from recorded_maps import HEAD, MODEL, MODEL_WITH_HEAD, answered, features_of, same, write
 
 from brixel_edge.commands.run import main
 from brixel_edge.errors import BackendMissing, BundleError
 from brixel_edge.runtimes.recordings import cdr, messages
 from brixel_edge.runtimes.recordings.mcap_file import McapFile
+from brixel_edge.runtimes.recordings.npz_folder import NpzFolder
 from brixel_edge.runtimes.recordings.recording import load_recording
 from brixel_edge.runtimes.sources.opening import open_source
 
@@ -70,6 +72,43 @@ def test_what_is_recorded_comes_back_to_the_bit(tmp_path, dtype):
     assert read[0].values.flags.writeable
     for got, given in zip(read, maps, strict=True):
         assert got.frame_bgr.shape == given.frame_bgr.shape
+
+
+@pytest.mark.parametrize("dim", [4, 0])
+def test_a_heads_answer_comes_back_to_the_bit(tmp_path, dim):
+    """With the features beside it, and of a graph that gives the answer alone; of several sources, too."""
+    maps = [answered(0, dim=dim), answered(1, dim=dim, source="camera 1"), answered(2, dim=dim, frame_bgr=None)]
+    write(tmp_path / "f.mcap", maps, model=MODEL_WITH_HEAD)
+    recording = load_recording(tmp_path / "f.mcap")
+    assert recording.model.spec.head == HEAD
+    read = list(recording)
+    assert len(read) == 3 and all(same(*pair) for pair in zip(read, maps, strict=True))
+    assert (read[1].labels == maps[1].answer.argmax(axis=2)).all()
+    assert read[1].class_at(x=20, y=20) in HEAD.classes
+
+
+def test_others_read_a_heads_answer(tmp_path):
+    pytest.importorskip("mcap_ros2")
+    maps = [answered(0), answered(1, source="camera 1")]
+    write(tmp_path / "f.mcap", maps, model=MODEL_WITH_HEAD)
+    found = {topic: decoded for topic, decoded, _ in ros_messages(tmp_path / "f.mcap")}
+    assert list(found) == ["/image", "/answer", "/features", "/image_2", "/answer_2", "/features_2"]
+    for topic, given in zip(("/answer", "/answer_2"), maps, strict=True):
+        told = found[topic]
+        assert (told.kind, told.dtype, list(told.shape), told.sequence) == (
+            "segmentation", "fp32", [8, 12, 3], given.frame_index,
+        )  # fmt: skip
+        assert (np.frombuffer(bytes(told.data), "<f4") == given.answer.ravel()).all()
+
+
+def test_npz_files_hold_a_heads_answer(tmp_path):
+    folder = NpzFolder(tmp_path, MODEL_WITH_HEAD, "fp16")
+    folder.write(answered(0, dim=0), None)
+    with np.load(tmp_path / "000000.npz") as arrays:
+        assert (arrays["answer"] == answered(0).answer.astype(np.float16)).all()
+        assert arrays["values"].shape == (8, 12, 0)
+        spec = json.loads(json.loads(str(arrays["model"]))["spec"])
+    assert spec["head"]["classes"] == ["sky", "road", "Tür"]
 
 
 def test_frames_are_jpegs_that_look_like_them(tmp_path, photographs):
@@ -146,6 +185,7 @@ from pathlib import Path
 sys.path[:0] = {path!r}
 from recorded_maps import MODEL, features_of
 from brixel_edge.runtimes.recordings.mcap_file import McapFile
+from brixel_edge.runtimes.recordings.npz_folder import NpzFolder
 recorder = McapFile(Path("f.mcap"), MODEL, None)
 for number in range({count}): recorder.write(features_of(number, grid={grid}), None)
 os.kill(os.getpid(), 9)

@@ -9,6 +9,7 @@ import tiny_model
 
 from brixel_edge.model.feature_space import FeatureSpace
 from brixel_edge.model.features import FeatureMap
+from brixel_edge.model.head_spec import HeadSpec
 from brixel_edge.runtimes.recordings.facts import RecordedModel
 from brixel_edge.runtimes.recordings.mcap_file import McapFile
 
@@ -27,13 +28,25 @@ def features_of(number, grid=(8, 12), dim=4, dtype=np.float32, **more):
     return FeatureMap(values=generator.normal(size=(*grid, dim)).astype(dtype), **(facts | more))
 
 
+HEAD = HeadSpec(
+    kind="segmentation", outputs=3, classes=("sky", "road", "Tür"), colours=((0, 0, 255), (9, 9, 9), (1, 2, 3))
+)
+MODEL_WITH_HEAD = dataclasses.replace(MODEL, spec=dataclasses.replace(MODEL.spec, head=HEAD))
+
+
+def answered(number, **more):
+    """A map with a head's answer."""
+    answer = np.random.default_rng(100 + number).normal(size=(8, 12, 3)).astype(np.float32)
+    return features_of(number, answer=answer, head=HEAD, **more)
+
+
 def same(one, other, but=("frame_bgr",)):
     """Whether two maps are the same to the bit, in every field."""
     for field in dataclasses.fields(FeatureMap):
         if field.name in but:
             continue
         a, b = getattr(one, field.name), getattr(other, field.name)
-        if field.name == "values":
+        if isinstance(a, np.ndarray):
             assert (a.dtype, a.shape) == (b.dtype, b.shape)
             assert a.tobytes() == b.tobytes()
         else:
@@ -41,8 +54,8 @@ def same(one, other, but=("frame_bgr",)):
     return True
 
 
-def write(path, maps, precision=None):
-    recorder = McapFile(path, MODEL, precision)
+def write(path, maps, precision=None, model=MODEL):
+    recorder = McapFile(path, model, precision)
     for features in maps:
         recorder.write(features, None)
     recorder.close()
