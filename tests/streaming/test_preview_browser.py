@@ -185,7 +185,8 @@ def test_the_keyboard_alone_is_enough(browser, run):
 def test_a_phone_needs_no_sideways_scrolling(browser, run):
     from selenium.webdriver.common.by import By
 
-    browser.get(run("--source", "test:pattern?fps=10", "--preview", "127.0.0.1:0"))
+    things = [part for name in ("cup", "the long-named plate of my aunt") for part in ("--query", f"{name}=9,9")]
+    browser.get(run("--source", "test:pattern?fps=10", "--preview", "127.0.0.1:0", *things))
     until(lambda: number_of(browser) >= 1)
     # A window cannot be so narrow; an emulated phone can.
     metrics = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
