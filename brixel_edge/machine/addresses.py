@@ -11,6 +11,10 @@ from urllib.parse import quote, unquote
 
 HIDDEN = "***"
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)(\S*)")
+# A password with spaces; no other address may lie between it and its @.
+_SPACED = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^\s/?#@]*:(?:(?!://)[^@\n])*@")
+# What was meant as an address, without `://`: user:password@host, rtsp:user:password@host.
+_UNFINISHED = re.compile(r"(?<!\S)(['\"(]*)(?!\S*://)[^\s@]*:\S*@")
 # Names under which cameras, services and GStreamer's elements take secrets.
 _SECRET = re.compile(
     r"((?:^|[?&;/\s_])[\w-]*(?:user|usr|login|pass|pwd|pw|token|auth|key|secret|sig|cred|session)[\w-]*=)"
@@ -21,7 +25,8 @@ _SECRET = re.compile(
 
 def label_from_address(text: str) -> str:
     """The address, or any line that holds some, without user names, passwords and tokens."""
-    return _SECRET.sub(rf"\g<1>{HIDDEN}", _URL.sub(_hide, text))
+    text = _URL.sub(_hide, _SPACED.sub(rf"\g<1>{HIDDEN}@", text))
+    return _SECRET.sub(rf"\g<1>{HIDDEN}", _UNFINISHED.sub(rf"\g<1>{HIDDEN}@", text))
 
 
 def address_for_libraries(url: str) -> str:

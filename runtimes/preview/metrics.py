@@ -30,6 +30,7 @@ def metrics_text(report: dict[str, Any], matches: dict[str, dict[str, Any]], vie
     state = str(report["health"]["state"])
     parts.append(_family("state", "gauge", "State of the worst source.", [({"state": state}, 1)]))
     parts += [_family(f"{name}_total", "counter", text, [({}, report[name])]) for name, text in _COUNTERS.items()]
+    parts.append(_family("waiting", "gauge", "Frames in hand: in - processed - dropped.", [({}, report["waiting"])]))
     parts.append(_family("fps", "gauge", "Frames with features a second, over the run.", [({}, report["fps"])]))
     stages = [
         ({"stage": stage, "quantile": quantile}, stats[name] / 1e3)

@@ -258,8 +258,10 @@ class StreamRun:
     def report(self) -> RunReport:
         """The figures so far."""
         model, stream = self._engine.model, self._engine.stream
+        # Before the others: the page asks from a thread of its own, and what is processed was delivered before.
+        processed = self._processed
         counters = stream.counters if stream else Counters()
-        elapsed_s = self._last_result_s - (self._engine.started_s or 0.0) if self._processed else 0.0
+        elapsed_s = self._last_result_s - (self._engine.started_s or 0.0) if processed else 0.0
         return RunReport(
             model=model.name if model else str(self._options.model or "built-in default"),
             backend=model.backend if model else None,
@@ -270,14 +272,14 @@ class StreamRun:
             source=stream.description if stream else ", ".join(map(label_from_address, self._options.sources)),
             notice=None if model is None or model.spec.trained else UNTRAINED_NOTICE,
             frames_in=counters.frames_in,
-            processed=self._processed,
+            processed=processed,
             dropped=counters.dropped,
-            waiting=counters.waiting + counters.delivered - self._processed,
+            waiting=counters.waiting + counters.delivered - processed,
             skipped=sum(source.skipped for source in stream.sources) if stream else 0,
             gaps=counters.gaps,
             repeated=counters.repeated,
             max_age_ms=self._max_age_ms(),
-            within_max_age=self._within_max_age / self._processed if self._processed else None,
+            within_max_age=min(1.0, self._within_max_age / processed) if processed else None,
             health=stream.health() if stream else {"state": "opening"},
             elapsed_s=elapsed_s,
             stages=self._histograms.stats(),

@@ -13,6 +13,7 @@ from brixel_edge.commands.run import main
 from brixel_edge.runtimes import model as model_module
 from brixel_edge.runtimes.stream import run as run_stream
 from brixel_edge.runtimes.stream.feature_stream import OpenSources
+from brixel_edge.runtimes.stream.stream import Stream
 
 
 @pytest.fixture
@@ -95,3 +96,34 @@ def test_pictures_of_several_sources_are_not_mixed_in_one_recording(graph, tmp_p
         f"--save {tmp_path / out} shows one source, not 2; start one brixel-run for each, with a --save of its" in error
     )
     assert not (tmp_path / out).exists()
+
+
+def test_a_report_that_is_asked_for_while_frames_come_adds_up(graph, capsys, monkeypatch):
+    """The page asks from its own thread: a frame that is processed while the counts are read was not delivered yet."""
+    runs, counters = [], Stream.counters
+    start = run_stream.StreamRun.__init__
+
+    def counted(self):
+        counts = counters.fget(self)
+        runs[0]._processed += 1  # in the main thread, just now
+        return counts
+
+    monkeypatch.setattr(
+        run_stream.StreamRun,
+        "__init__",
+        lambda self, *given, **named: runs.append(self) or start(self, *given, **named),
+    )
+    report = run_stream.StreamRun.report
+    reports = []
+
+    def watched(self):
+        with monkeypatch.context() as patch:
+            patch.setattr(Stream, "counters", property(counted))
+            reports.append(report(self))
+        return reports[-1]
+
+    monkeypatch.setattr(run_stream.StreamRun, "report", watched)
+    assert main([graph, "--source", "test:pattern", "--headless", "--quiet", "--frames", "3", "--backend", "ort"]) == 0
+    [one] = reports
+    assert (one.processed, one.waiting >= 0) == (3, True)
+    assert one.frames_in == one.processed + one.dropped + one.waiting
