@@ -139,6 +139,25 @@ def test_frames_come_through_shared_memory(acted):
     assert acted[0].returncode is not None
 
 
+def test_pauses_between_new_processes_double(acted, monkeypatch):
+    source = ChildSource("gst:7 die", reconnect_s=1000)
+    pauses = []
+
+    def wait(pause_s):
+        pauses.append(pause_s)
+        return len(pauses) == 8
+
+    def fail():
+        raise SourceError("not there", kind="not found")
+
+    assert source.read() is not None
+    monkeypatch.setattr(source, "_opened", fail)
+    monkeypatch.setattr(source._stop, "wait", wait)
+    assert source.read() is None
+    assert pauses == [0.25, 0.5, 1, 2, 4, 5, 5, 5]
+    source.close()
+
+
 def test_a_library_that_loads_slowly_is_no_slow_source(acted, monkeypatch):
     """GStreamer's first start on a machine took over 10 s, and was killed and begun again until it was given up."""
     monkeypatch.setenv("LOADING_S", "1.5")

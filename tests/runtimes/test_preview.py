@@ -28,7 +28,8 @@ from brixel_edge.runtimes.preview.slot import PictureSlot
 from brixel_edge.runtimes.stream.report import RunReport
 
 REPORT = {
-    **RunReport.of_nothing().to_json(), "model": 'm "x"', "processed": 7, "frames_in": 9, "dropped": 2, "waiting": 0, "fps": 12.5,
+    **RunReport.of_nothing().to_json(), "model": 'm "x"', "processed": 7, "frames_in": 9, "dropped": 2, "waiting": 0,
+    "fps": 12.5,
     "stages": {"infer": {"p50_ms": 20.0, "p95_ms": 30.0, "p99_ms": float("nan"), "n": 7}}, "peak_memory_bytes": 1 << 20,
     "health": {"state": "running", "sources": [{"state": "running", "reason": "secret place"}]},
 }  # fmt: skip
@@ -285,7 +286,8 @@ def test_metrics_are_prometheus_text():
     text = metrics_text(REPORT, {'a"b\\': {"score": 0.25, "found": True}}, 2)
     lines = text.splitlines()
     for line in (
-        "brixel_frames_in_total 9", "brixel_processed_total 7", "brixel_dropped_total 2", "brixel_waiting 0", "brixel_fps 12.5",
+        "brixel_frames_in_total 9", "brixel_processed_total 7", "brixel_dropped_total 2", "brixel_fps 12.5",
+        "brixel_waiting 0",
         'brixel_stage_seconds{stage="infer",quantile="0.5"} 0.02',
         'brixel_stage_seconds{stage="infer",quantile="0.99"} NaN',
         'brixel_info{model="m \\"x\\"",backend="None",engine="None",precision="None"} 1',
