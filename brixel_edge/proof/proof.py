@@ -8,7 +8,6 @@ allows 1e-3.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brixel_edge.errors import BundleError
+from brixel_edge.machine.arrays import DAMAGED
 from brixel_edge.model.head_spec import HeadKind
 from brixel_edge.proof.parity import ParityReport
 from brixel_edge.proof.references import Maps, Outputs, References
@@ -178,7 +178,7 @@ def load_proof(path: Path) -> Proof:
             )
     except BundleError:
         raise
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         raise BundleError(f"{path} is not a readable proof ({error}); export the model again") from error
 
 

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from brixel_edge.errors import SpecError
 
 LONGEST_NAME = 32  # fits a caption
+# Of all prototypes together: what one matrix product a frame carries without being noticed.
+MOST_POINTS = 256
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

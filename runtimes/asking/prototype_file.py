@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brixel_edge.errors import BundleError, SpecError
+from brixel_edge.machine.arrays import DAMAGED
 from brixel_edge.machine.files import write_atomically
 from brixel_edge.model.feature_space import FeatureSpace
 from brixel_edge.model.json_form import fields_from_json, fields_to_json
-from brixel_edge.runtimes.asking.prototype import Prototype
+from brixel_edge.runtimes.asking.prototype import MOST_POINTS, Prototype
 
 SUFFIX = ".prototypes"
 FILE_VERSION = 1
@@ -106,7 +106,7 @@ def read_prototypes(path: Path) -> tuple[list[Prototype], FeatureSpace]:
             )
         head = fields_from_json(_Head, record)
         return _prototypes(head, points, automatic), head.feature_space
-    except (OSError, KeyError, ValueError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+    except (*DAMAGED, AttributeError) as error:
         if isinstance(error, BundleError) and str(path) in str(error):
             raise
         raise BundleError(f"{path} is not a readable {SUFFIX} file ({error}); point and save again") from error
@@ -118,7 +118,11 @@ def _prototypes(head: _Head, points: NDArray[np.float32], automatic: NDArray[np.
     Raises:
         ValueError: the arrays are not what the JSON says.
     """
+    if len({entry.name for entry in head.prototypes}) < len(head.prototypes):
+        raise ValueError("two prototypes have one name")
     counts = [count for entry in head.prototypes for count in (entry.positive, entry.negative)]
+    if not 0 < sum(counts) <= MOST_POINTS:
+        raise ValueError(f"it has {sum(counts)} points, and there may be 1 to {MOST_POINTS}")
     expected = (sum(counts), head.feature_space.dim)
     if points.shape != expected or points.dtype != np.float32:
         raise ValueError(f"points are {points.dtype} {points.shape} and not float32 {expected}")

@@ -12,11 +12,8 @@ from brixel_edge.model.feature_space import FeatureSpace
 from brixel_edge.model.features import FeatureMap
 from brixel_edge.model.similarity import cosines
 from brixel_edge.runtimes.asking.matches import Match, automatic_threshold, match_from_cosines
-from brixel_edge.runtimes.asking.prototype import Prototype, empty_prototype
+from brixel_edge.runtimes.asking.prototype import MOST_POINTS, Prototype, empty_prototype
 from brixel_edge.runtimes.asking.prototype_file import read_prototypes, write_prototypes
-
-# What one matrix product a frame carries without being noticed.
-MOST_POINTS = 256
 
 
 class Prototypes:

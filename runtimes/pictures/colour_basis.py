@@ -7,7 +7,6 @@ import io
 import json
 import logging
 import time
-import zipfile
 from pathlib import Path
 
 import cv2
@@ -15,6 +14,7 @@ import numpy as np
 
 from brixel_edge.errors import SpecError
 from brixel_edge.image.colours import ColourBasis, basis_from_maps
+from brixel_edge.machine.arrays import DAMAGED
 from brixel_edge.machine.cache import cache_folder
 from brixel_edge.machine.files import write_atomically
 from brixel_edge.model.bundle import COLOURS_NAME
@@ -93,6 +93,6 @@ def _read(place: Path, space: FeatureSpace) -> ColourBasis | None:
             if head["version"] != _VERSION or set(head["digests"]).isdisjoint(space.digests):
                 return None
             basis = ColourBasis(mean=arrays["mean"], directions=arrays["directions"], limits=arrays["limits"])
-    except (OSError, KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile, SpecError):
+    except (*DAMAGED, SpecError):
         return None
     return basis if len(basis.mean) == space.dim else None

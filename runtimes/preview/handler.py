@@ -23,6 +23,7 @@ PAGE = Path(__file__).with_name("page.html")
 WAIT_S, _STUCK_S = 5.0, 10.0
 _MOST_BODY_BYTES = 4096
 _MOST_DIGITS = len(str(_MOST_BODY_BYTES))  # Python reads no number of thousands of them
+_MOST_FRAME_DIGITS = 18
 _SECURITY = {
     "Cache-Control": "no-store",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -59,7 +60,7 @@ class PreviewHandler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Pages, pictures and figures."""
-        address = urllib.parse.urlsplit(self.path)
+        address = self._address()
         query = dict(urllib.parse.parse_qsl(address.query))
         if not self._is_allowed(address.path, query.get("token")):
             return
@@ -76,7 +77,7 @@ class PreviewHandler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """A request of the page."""
         self.close_connection = True  # of what is refused, nothing more is read
-        address = urllib.parse.urlsplit(self.path)
+        address = self._address()
         if not self._is_allowed(address.path, None):
             return
         if not self._access.is_own_page(self.headers):
@@ -91,6 +92,13 @@ class PreviewHandler(BaseHTTPRequestHandler):
         except (SpecError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
             return self._refuse(400, str(error))
         return self._json({"done": True})
+
+    def _address(self) -> urllib.parse.SplitResult:
+        """What is asked for; what is no address is none of ours."""
+        try:
+            return urllib.parse.urlsplit(self.path)
+        except ValueError:  # a host in brackets that are not closed
+            return urllib.parse.urlsplit("?")
 
     def _is_allowed(self, path: str, token: str | None) -> bool:
         if not self._access.is_known_host(self.headers):
@@ -112,8 +120,9 @@ class PreviewHandler(BaseHTTPRequestHandler):
         self._send(200, page.encode(), "text/html; charset=utf-8", headers)
 
     def _frame(self, query: dict[str, str]) -> None:
-        after = query.get("after", "0")
-        found = self._site.slot.newer_jpeg(int(after) if after.isdecimal() else 0, self._viewer(query), WAIT_S)
+        after = query.get("after", "")
+        number = int(after) if after.isdecimal() and len(after) <= _MOST_FRAME_DIGITS else 0
+        found = self._site.slot.newer_jpeg(number, self._viewer(query), WAIT_S)
         if found is None:
             return self._send(204, b"", "image/jpeg")
         return self._send(200, found[1], "image/jpeg", {"X-Frame": str(found[0])})

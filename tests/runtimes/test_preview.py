@@ -14,6 +14,7 @@ import time
 import cv2
 import numpy as np
 import pytest
+from preview_pages import PICTURE, REPORT, ask, port_of, post
 from scenes import CUP_AT, scene
 
 from brixel_edge.errors import SpecError
@@ -25,50 +26,6 @@ from brixel_edge.runtimes.preview.address import PreviewAddress, parse_address
 from brixel_edge.runtimes.preview.metrics import metrics_text
 from brixel_edge.runtimes.preview.server import Preview
 from brixel_edge.runtimes.preview.slot import PictureSlot
-from brixel_edge.runtimes.stream.report import RunReport
-
-REPORT = {
-    **RunReport.of_nothing().to_json(), "model": 'm "x"', "processed": 7, "frames_in": 9, "dropped": 2, "waiting": 0,
-    "fps": 12.5,
-    "stages": {"infer": {"p50_ms": 20.0, "p95_ms": 30.0, "p99_ms": float("nan"), "n": 7}}, "peak_memory_bytes": 1 << 20,
-    "health": {"state": "running", "sources": [{"state": "running", "reason": "secret place"}]},
-}  # fmt: skip
-PICTURE = np.full((36, 96, 3), 90, np.uint8)
-
-
-@pytest.fixture
-def serve():
-    """serve(token, report) -> a page, and what was asked of the run."""
-    opened = []
-
-    def start(token=None, **changes):
-        asked = []
-        preview = Preview(PreviewAddress(port=0, token=token), asked.append, lambda: {**REPORT, **changes})
-        preview.serve()
-        opened.append(preview)
-        return preview, asked
-
-    yield start
-    for preview in opened:
-        preview.close()
-
-
-def port_of(preview):
-    return int(re.search(r":(\d+)/", preview.url)[1])
-
-
-def ask(preview, path, method="GET", body=None, host=None, **headers):
-    """(status, headers, body)."""
-    connection = http.client.HTTPConnection("127.0.0.1", port_of(preview), timeout=20)
-    with contextlib.closing(connection):
-        given = {name.replace("_", "-"): value for name, value in headers.items()}
-        connection.request(method, path, body, {"Host": host or f"127.0.0.1:{port_of(preview)}", **given})
-        answer = connection.getresponse()
-        return answer.status, answer.headers, answer.read()
-
-
-def post(preview, record, **headers):
-    return ask(preview, "/requests", "POST", json.dumps(record), **{"Content_Type": "application/json", **headers})
 
 
 @pytest.mark.parametrize(

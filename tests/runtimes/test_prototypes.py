@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
+import zipfile
 
 import cv2
 import numpy as np
@@ -308,6 +310,37 @@ def test_damaged_numbers_are_refused(saved, name, value):
         np.savez(stream, **parts)
     with pytest.raises(BundleError, match=r"is not a readable .prototypes file"):
         Prototypes.load(saved)
+
+
+def test_a_file_that_asks_for_all_memory_or_too_many_points_is_refused(saved):
+    """By hand: a header of ten thousand thousand million numbers, and 300 points."""
+    with np.load(saved) as arrays:
+        parts = dict(arrays)
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (10000000000000,), }"
+    giant = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    for name in ("points", "automatic"):
+        with zipfile.ZipFile(saved, "w") as archive:
+            for other, array in parts.items():
+                content = io.BytesIO()
+                np.save(content, array)
+                archive.writestr(f"{other}.npy", giant if other == name else content.getvalue())
+        with pytest.raises(BundleError, match=r"is not a readable .prototypes file"):
+            Prototypes.load(saved)
+    head = json.loads(parts["head"].tobytes())
+    head["prototypes"] = [{"name": "cup", "positive": 300, "negative": 0, "chosen_threshold": None}]
+    points = np.tile(np.eye(1, 4, dtype=np.float32), (300, 1))
+    write_parts(saved, head, points, np.ones(300, np.float32))
+    with pytest.raises(BundleError, match="it has 300 points, and there may be 1 to 256"):
+        Prototypes.load(saved)
+    head["prototypes"] = 2 * [{"name": "cup", "positive": 1, "negative": 0, "chosen_threshold": None}]
+    write_parts(saved, head, points[:2], np.ones(2, np.float32))
+    with pytest.raises(BundleError, match="two prototypes have one name"):
+        Prototypes.load(saved)
+
+
+def write_parts(path, head, points, automatic):
+    with path.open("wb") as stream:
+        np.savez(stream, head=np.frombuffer(json.dumps(head).encode(), np.uint8), points=points, automatic=automatic)
 
 
 def test_a_save_that_fails_leaves_the_file_as_it_was(saved, tmp_path, monkeypatch):
