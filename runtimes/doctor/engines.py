@@ -52,7 +52,8 @@ def _of_graph(graph: Path, name: str, libraries: Mapping[str, Answer | None]) ->
             continue
         reason = answer.failure
         text = f"{label}: {'no: ' + reason if reason else 'runs; a bare graph carries no proof'}"
-        found.append(_finding(label, text, runs=reason is None, proof="none"))
+        remedy = None if reason is None else _reinstalled(backend)
+        found.append(_finding(label, text, runs=reason is None, proof="none", remedy=remedy))
     return found
 
 
@@ -66,21 +67,30 @@ def _of_engine(engine: Engine, bundle: Bundle, libraries: Mapping[str, Answer | 
     try:
         bundle.file(engine.path.name)
     except BrixelError as error:
-        return _finding(label, f"{label}: {error}", runs=False, proof="none")
+        remedy = f"copy {bundle.root} here again, or export it again"
+        return _finding(label, f"{label}: {error}", runs=False, proof="none", remedy=remedy)
     if engine.backend == "trt":
         return _of_plan(engine, bundle, libraries)
     answer = libraries[_LIBRARIES[engine.backend]]
     if answer is None or answer.failure is not None:
         reason = "is not installed" if answer is None else f"does not load: {answer.failure}"
         text = f"{label}: {_LIBRARIES[engine.backend]} {reason}"
-        extra = "brixel-edge[openvino]" if engine.backend == "openvino" else "onnxruntime"
-        return _finding(label, text, runs=False, proof="none", remedy=f"pip install '{extra}'")
+        remedy = _installed(engine.backend) if answer is None else _reinstalled(engine.backend)
+        return _finding(label, text, runs=False, proof="none", remedy=remedy)
     for library, device, precision in _places(engine.backend, answer):
         place = cpu_place(engine.backend, library, device=device, float_precision=precision)
         evidence = evidence_so_far(engine.path, bundle, place)
         if evidence is not None:
             return _finding(label, f"{label}: runs; {evidence.text}", runs=True, proof=evidence.kind)
     return _finding(label, f"{label}: {_UNPROVEN}", runs=True, proof="at first load")
+
+
+def _installed(backend: str) -> str:
+    return f"pip install '{'brixel-edge[openvino]' if backend == 'openvino' else 'onnxruntime'}'"
+
+
+def _reinstalled(backend: str) -> str:
+    return f"pip install --force-reinstall {_LIBRARIES[backend]}"
 
 
 def _places(backend: str, answer: Answer) -> list[tuple[str, str, str]]:
@@ -95,14 +105,16 @@ def _places(backend: str, answer: Answer) -> list[tuple[str, str, str]]:
 def _of_plan(engine: Engine, bundle: Bundle, libraries: Mapping[str, Answer | None]) -> Finding:
     label, identity = engine.path.name, identity_from_name(engine.path.name)
     if identity is None:
-        return _finding(label, f"{label}: not named as a plan of brixel-export", runs=False, proof="none")
+        text, remedy = f"{label}: not named as a plan of brixel-export", f"brixel-export --from {bundle.root}"
+        return _finding(label, text, runs=False, proof="none", remedy=f"on this device: {remedy} --engine trt-fp16")
     kind: EngineKind = identity.kind
     answer, gpu = libraries[kind], libraries["gpu"]
     rebuild = f"on this device: brixel-export --from {bundle.root} {identity.rebuild_option}"
     if answer is None or answer.failure is not None or gpu is None or gpu.failure is not None:
         missing = "TensorRT-RTX" if kind == "trt-rtx" else "TensorRT"
         missing = missing if answer is None or answer.failure else "a GPU through cuda-python"
-        return _finding(label, f"{label}: needs {missing}, see above", runs=False, proof="none")
+        remedy = f"what stands under TensorRT and GPU above, then {rebuild}"
+        return _finding(label, f"{label}: needs {missing}", runs=False, proof="none", remedy=remedy)
     reason = misfit(identity, read_report(engine.path), answer.facts["version"], gpu.facts["compute_capability"])
     if reason is not None:
         return _finding(label, f"{label}: {reason}", runs=False, proof="none", remedy=rebuild)

@@ -18,7 +18,7 @@ class Finding:
         topic: what it is about, the same for findings that belong together.
         state: `ok`; `note`, it works and something should be known; `no`, it does not work or is not there.
         text: what was found.
-        remedy: what to type, or to do; None where there is nothing to do.
+        remedy: what to type, or to do; None where there is nothing to do, which is never so of a `no`.
         facts: the same for machines, plain JSON values.
     """
 
@@ -27,6 +27,10 @@ class Finding:
     text: str
     remedy: str | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.state == "no" and not self.remedy:
+            raise ValueError(f"{self.topic} does not work ({self.text}), and nothing says what to do")
 
 
 def table(findings: Sequence[Finding]) -> str:

@@ -89,7 +89,8 @@ def openvino_findings(answer: Answer | None, is_x86: bool) -> list[Finding]:
         text = "not installed; on x86 it is the faster one"
         return [Finding(topic="OpenVINO", state="note", text=text, remedy=remedy)]
     if answer.failure is not None:
-        return [Finding(topic="OpenVINO", state="no", text=f"does not load: {answer.failure}", remedy=remedy)]
+        text, remedy = f"does not load: {answer.failure}", "pip install --force-reinstall openvino"
+        return [Finding(topic="OpenVINO", state="no", text=text, remedy=remedy)]
     kinds = [kind for kind in ("FP32", "BF16", "FP16", "INT8") if kind in answer.facts["arithmetic"]]
     release = answer.facts["version"].partition("-")[0]
     return [Finding(topic="OpenVINO", state="ok", text=f"{release}: {', '.join(kinds)} on the CPU", facts=answer.facts)]

@@ -16,6 +16,7 @@ from brixel_edge.machine.system_files import SystemFiles
 from brixel_edge.runtimes.doctor import examination
 from brixel_edge.runtimes.doctor.asking import Answer
 from brixel_edge.runtimes.doctor.examination import Patient, examine
+from brixel_edge.runtimes.doctor.findings import Finding
 from brixel_edge.runtimes.doctor.tensorrt import Environment
 
 ORT = Answer(facts={"version": "1.23.0", "providers": ["CPUExecutionProvider"]})
@@ -253,8 +254,21 @@ def test_engines_of_a_directory_with_their_proof(tmp_path, export_mini_fp16, mon
     assert not engines["graph.fp32.onnx, openvino"]["runs"]  # as this machine is told: not installed
     (directory / "graph.fp16.onnx").write_bytes(b"changed")
     found = examine(directory, patient(root))
-    [text] = [entry.text for entry in found.findings if entry.text.startswith("graph.fp16.onnx, ort")]
-    assert "differs from the file that was exported" in text
+    [changed] = [entry for entry in found.findings if entry.text.startswith("graph.fp16.onnx, ort")]
+    assert "differs from the file that was exported" in changed.text
+    assert changed.remedy == f"copy {directory} here again, or export it again"
+
+
+def test_what_does_not_work_says_what_to_do():
+    with pytest.raises(ValueError, match=r"engine does not work .*, and nothing says what to do"):
+        Finding(topic="engine", state="no", text="it does not run")
+
+
+def test_a_bare_graph_whose_library_is_broken_says_what_to_type(tmp_path, graph):
+    broken = {"onnxruntime": Answer(failure="ended by SIGILL")}
+    found = examine(graph, patient(fake_roots.x86_server(tmp_path), broken))
+    [engine] = [entry for entry in found.findings if entry.topic == "engine"]
+    assert (engine.state, engine.remedy) == ("no", "pip install --force-reinstall onnxruntime")
 
 
 def test_a_pass_that_was_noted_here_is_told(tmp_path, export_mini_fp16):
