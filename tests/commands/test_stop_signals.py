@@ -277,6 +277,7 @@ def test_what_is_opened_after_ctrl_c_is_closed_again():
             self.closed.set()
 
     cameras = []
+    assert waiting._GRACE_S < 0.8  # the rest of the second is for the table
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(waiting, "_GRACE_S", 0.0)

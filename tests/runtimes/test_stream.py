@@ -285,3 +285,17 @@ def test_a_stop_interrupts_the_sources_and_waits_for_a_bounded_time(graph):
     engine.stop(timeout_s=10)
     assert source.go.is_set()
     assert engine.is_over
+
+
+def test_closing_a_stream_waits_for_less_than_a_second_in_all(graph, monkeypatch):
+    """Whatever the readers hang in, Ctrl-C in a user's loop shall end it within a second."""
+    from brixel_edge.runtimes.stream.reader import FrameReader
+
+    waits = []
+    close = FrameReader.close
+    monkeypatch.setattr(FrameReader, "close", lambda self, limit_s: waits.append(limit_s) or close(self, limit_s))
+    with open_model(graph, backend="ort") as model:
+        Stream(model, [ListSource([]), ListSource([])]).close()
+    assert len(waits) == 2
+    assert 0 < waits[0] < 0.8
+    assert waits[1] <= waits[0]  # of what is left of it
