@@ -32,20 +32,6 @@ MANY = 2000  # pictures of noise, of which no disk here holds as many
 SIZE = (120, 160)
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A folder with room for 2 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "brixel-test", str(folder)], capture_output=True, text=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"a small tmpfs cannot be mounted here: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
 @contextmanager
 def file_limit(size):
     """No file of this process may grow above it."""

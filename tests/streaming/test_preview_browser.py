@@ -207,12 +207,16 @@ def test_two_browsers_see_the_same_run(browser, run):
     browser.get(url)
     first = browser.current_window_handle
     until(lambda: number_of(browser) >= 1)
+    shown = browser.find_element(By.ID, "mapname").text
+    assert shown != "Similarity to object"
     browser.switch_to.new_window("window")
     browser.get(url)
     until(lambda: number_of(browser) >= 1)
     browser.find_element(By.ID, "frame").click()
     browser.switch_to.window(first)
-    until(lambda: browser.find_element(By.ID, "mapname").text == "Similarity to object")
+    name = browser.find_element(By.ID, "mapname")
+    until(lambda: name.text != shown)
+    assert name.text == "Similarity to object"
 
 
 def test_a_wrong_token_sees_nothing_and_the_right_one_leaves_the_address(browser, run):

@@ -47,9 +47,17 @@ def test_the_next_batches_are_decoded_while_one_is_in_use_and_no_more_than_allow
 
 def test_leaving_early_does_not_hang():
     endless = (BatchJobs(jobs=(lambda: sample(0),), after={}) for _ in iter(int, 1))
+    before = set(threading.enumerate())
     batches = prefetched(endless, workers=2, depth=3)
-    next(batches)
+    assert next(batches).names == ("0",)
+    assert set(threading.enumerate()) > before
     batches.close()
+    with pytest.raises(StopIteration):
+        next(batches)
+    deadline_s = time.monotonic() + 30
+    while set(threading.enumerate()) - before and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+    assert set(threading.enumerate()) <= before
 
 
 def unusable():
