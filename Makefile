@@ -10,6 +10,10 @@ DEMO_SECONDS ?= 10
 SOAK_SECONDS ?= 600
 NANO_DATA ?= photographs
 NANO_WORK ?= .nano
+NANO_ADAPTER = --data $(NANO_WORK)/train --val $(NANO_WORK)/held --backbone vit_nano_dinov3 \
+	--backbone-weights $(NANO_WORK)/nano.safetensors --adapter conv --size 128x176 --batch 8 --edge-weight 0.05 \
+	--spectral-weight 0 --schedule cosine --learning-rate 2e-3 --warmup-steps 20 --val-limit 8 --eval-every 170 \
+	--save-every 50 --cache $(NANO_WORK)/maps --cache-budget 3GiB --device cpu --resume
 
 .PHONY: nano demo test test-stream opencv4 rtx extras arm64 map check setup lock soak bench clean
 
@@ -82,6 +86,8 @@ bench: $(STAMP)
 # The small backbone, from photographs with their licences in NANO_DATA/MANIFEST.csv; goes on where it was stopped.
 nano: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m nano --data $(NANO_DATA) --work $(NANO_WORK)
+	$(BIN)/python -m brixel_edge.commands.train $(NANO_ADAPTER) --full-frame --steps 850 --out $(NANO_WORK)/frame
+	$(BIN)/python -m nano.release $(NANO_WORK)/frame/adapter.safetensors $(NANO_WORK)/nano-frame.safetensors
 
 lock:
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header \

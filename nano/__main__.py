@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from nano.preparation import prepare
+from nano.release import link_photographs, write_backbone
 from nano.training import Run, Settings, train
 
 
@@ -30,6 +31,9 @@ def main() -> None:
     count = sum(parameter.numel() for parameter in run.vit.parameters())
     print(f"{options.name}: {count / 1e6:.2f} M parameters, from step {run.step}", flush=True)
     train(run, minutes=options.minutes)
+    if run.step == settings.steps:
+        write_backbone(run.average, options.work / f"{options.name}.safetensors")
+        link_photographs(options.data, options.work)
 
 
 if __name__ == "__main__":

@@ -45,8 +45,8 @@ class Settings:
     tokens: int = 1408
     rate: float = 5e-4
     warmup: int = 50
-    steps: int = 6000
-    cool: int = 5900
+    steps: int = 2800
+    cool: int = 2700
     average: float = 0.995
     codes: float = 0.1
     odds: float = 0.1

@@ -153,7 +153,8 @@ def folder(tmp_path_factory, photograph_paths) -> Path:
     return folder
 
 
-INT8 = "brixel-export --engine onnx-int8 --calib photos --calib-n 16 --size 64x96 --min-speedup 0 --out int8.brixel"
+MINI = "brixel-export --backbone vit_mini_dinov3 --backbone-weights random --adapter-weights random --size 64x96"
+INT8 = f"{MINI} --engine onnx-int8 --calib photos --calib-n 16 --min-speedup 0 --out int8.brixel"
 TRAIN = (
     "brixel-train --data photos --val photos --backbone vit_mini_dinov3 --backbone-weights random --adapter conv "
     "--size 64x64 --batch 2 --steps 2 --workers 1 --out run"
@@ -167,9 +168,9 @@ PROMISES = {
         "brixel-run --source features.mcap --headless",
     ],
     "export": [
-        "brixel-export --size 64x96 --out fp32.brixel",
-        "brixel-export --size 64x96 --engine onnx-fp16 --out fp16.brixel",
-        "brixel-export --size 64x96 --engine onnx-bf16 --out bf16.brixel",
+        f"{MINI} --out fp32.brixel",
+        f"{MINI} --engine onnx-fp16 --out fp16.brixel",
+        f"{MINI} --engine onnx-bf16 --out bf16.brixel",
         INT8,
         "brixel-run fp32.brixel --source clip.mp4 --headless",
         "brixel-inspect int8.brixel",

@@ -77,7 +77,7 @@ import importlib.util, brixel_edge
 for name in ("torch", "timm", "onnx", "safetensors", "skimage"):
     assert importlib.util.find_spec(name) is None, name
 maps = list(brixel_edge.stream({str(graph)!r}, source={str(photograph_paths[0].parent / "*o*e*.png")!r}))
-assert len(maps) >= 2 and maps[0].values.shape == (64, 64, 128), (len(maps), maps[0].values.shape)
+assert len(maps) >= 2 and maps[0].values.shape == (32, 44, 384), (len(maps), maps[0].values.shape)
 """
     run = subprocess.run([str(python), "-c", code], capture_output=True, text=True, cwd=tmp_path, env=clean)
     assert run.returncode == 0, run.stderr

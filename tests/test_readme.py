@@ -191,7 +191,7 @@ def test_the_packaged_default_model_is_what_the_exporter_makes(workshop, photogr
     from brixel_edge.model.bundle import DEFAULT_MODEL
     from brixel_edge.model.onnx_file import spec_from_onnx
 
-    image = cv2.resize(photographs[0], (256, 256))[None]
+    image = cv2.resize(photographs[0], (704, 512))[None]
     features = [
         onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, {"image": image})[0]
         for path in (fresh, DEFAULT_MODEL)

@@ -1,7 +1,7 @@
 """brixel-demo: the whole road on the built-in model, from weights to a stream, with pictures to look at.
 
 Exports the model and its baseline (the backbone alone), prints how far both are from PyTorch, runs a few seconds of
-`demo:` with brixel-run, and puts one photograph beside both feature maps.
+`demo:` with brixel-run, and puts photographs beside both feature maps, with what is like a point in each.
 """
 
 from __future__ import annotations
@@ -14,14 +14,10 @@ from typing import Any
 
 from brixel_edge.commands.command import add_common_arguments, run_command
 from brixel_edge.errors import BrixelError, BuildError, SpecError
-from brixel_edge.machine.files import replacing
 from brixel_edge.model.bundle import MANIFEST_NAME
 from brixel_edge.model.receipt import Receipt, read_receipt
-from brixel_edge.model.spec import UNTRAINED_NOTICE
 
 PROGRAM = "brixel-demo"
-STILL_SIDE_PX = 512
-PHOTOGRAPH = "chelsea.png"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -76,45 +72,6 @@ def parity_table(receipts: dict[str, Receipt]) -> str:
     return "\n".join(lines)
 
 
-def write_still(out: Path, path: Path) -> None:
-    """One PNG: the photograph, the backbone's own map and the model's map, in the same PCA colours."""
-    import cv2
-    import numpy as np
-
-    import brixel_edge
-    from brixel_edge.image.captions import caption_strip
-    from brixel_edge.image.colours import fixed_colours
-    from brixel_edge.proof.photographs import bundled_photographs
-
-    source = next(photograph for photograph in bundled_photographs() if photograph.name == PHOTOGRAPH)
-    frame = np.asarray(cv2.imread(str(source)), np.uint8)
-    side = min(frame.shape[:2])
-    top, left = (frame.shape[0] - side) // 2, (frame.shape[1] - side) // 2
-    frame = np.ascontiguousarray(frame[top : top + side, left : left + side])
-    maps = []
-    for name in ("default", "baseline"):
-        with brixel_edge.open_model(out / f"{name}.brixel") as model:
-            maps.append(model(frame).values)
-    fine, coarse = maps
-    colours = fixed_colours([fine])
-    fine_bgr, coarse_bgr = (np.ascontiguousarray(colours(values)[..., ::-1]) for values in (fine, coarse))
-    panels = [
-        (frame, f"photograph {side} x {side}, seen at 256 x 256", cv2.INTER_AREA),
-        (coarse_bgr, f"backbone alone: {coarse.shape[0]} x {coarse.shape[1]} features", cv2.INTER_NEAREST),
-        (fine_bgr, f"brixel: {fine.shape[0]} x {fine.shape[1]} features", cv2.INTER_NEAREST),
-    ]
-    size = (STILL_SIDE_PX, STILL_SIDE_PX)
-    row = np.hstack(
-        [
-            np.vstack([caption_strip(caption, STILL_SIDE_PX), cv2.resize(picture, size, interpolation=kind)])
-            for picture, caption, kind in panels
-        ]
-    )
-    foot = caption_strip(UNTRAINED_NOTICE, row.shape[1], is_notice=True)
-    with replacing(path) as temporary:
-        cv2.imwrite(str(temporary), np.vstack([row, foot]))
-
-
 def demo(out: Path, seconds: float) -> tuple[dict[str, Any], str]:
     """Everything, in order.
 
@@ -123,6 +80,8 @@ def demo(out: Path, seconds: float) -> tuple[dict[str, Any], str]:
     """
     if seconds <= 0:
         raise SpecError(f"--seconds {seconds:g} is not positive; for instance 10")
+    from brixel_edge.runtimes.pictures.still import write_still
+
     out.mkdir(parents=True, exist_ok=True)
     receipts = export_both(out)
     table = parity_table(receipts)
@@ -130,14 +89,14 @@ def demo(out: Path, seconds: float) -> tuple[dict[str, Any], str]:
     model, video, still, statistics = (
         out / name for name in ("default.brixel", "demo.mp4", "still.png", "statistics.txt")
     )
-    write_still(out, still)
+    write_still({name: out / f"{name}.brixel" for name in receipts}, still)
     text = run_tool(
         *("run", str(model), "--source", "demo:", "--duration", f"{seconds:g}"),
         *("--headless", "--save", str(video), "--force"),
     )
-    statistics.write_text(f"{table}\n\n{UNTRAINED_NOTICE}\n\n{text}", encoding="utf-8")
+    statistics.write_text(f"{table}\n\n{text}", encoding="utf-8")
     written = {"model": model, "video": video, "still": still, "statistics": statistics}
-    lines = [text.rstrip(), "", UNTRAINED_NOTICE, *(f"{what:11}{path}" for what, path in written.items())]
+    lines = [text.rstrip(), "", *(f"{what:11}{path}" for what, path in written.items())]
     parity = {name: receipt.to_json()["parity"] for name, receipt in receipts.items()}
     record = {"parity": parity, **{what: str(path) for what, path in written.items()}}
     return record, "\n".join(lines)

@@ -73,7 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_feature_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--backbone-weights", metavar="FILE", default="random",
-                       help="of a backbone's name: .pth or .safetensors; pretrained (timm's hub); random")  # fmt: skip
+                       help="of a backbone's name: a file, pretrained (timm's hub), built-in or random")  # fmt: skip
     group.add_argument("--tap-layers", metavar="I,J,...", help="blocks from 0; the last one's map is the backbone's")
     group.add_argument("--adapter", metavar="FILE", action="append", default=[],
                        help="or official: the authors', fetched; may be given several times")  # fmt: skip

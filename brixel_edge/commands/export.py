@@ -32,15 +32,15 @@ DEFAULT_MIN_SPEEDUP = 1.1
 EPILOG = """\
 examples:
   brixel-export
-      the built-in default model, to default.brixel
+      the built-in model, to default.brixel
   brixel-export --backbone vit_small_patch16_dinov3 --backbone-weights dinov3_vits16.pth \\
       --adapter-weights adapter.safetensors --size 256x448 --out vits16.brixel
   brixel-export --backbone dinov3 --backbone-weights dinov3_vits16.pth --adapter none --out baseline.brixel
       the backbone's own coarse map, to compare with
   brixel-export --sizes 256x256,320x448 --engine onnx-fp16 --out vits16.brixel
       two model directories, vits16-256x256.brixel and vits16-320x448.brixel
-  brixel-export --adapter conv --full-frame --size 1024x1024 --out frame.brixel
-      the small adapter, which also reads the frame at four times the backbone's view
+  brixel-export --adapter-weights built-in-view --size 256x352 --out view.brixel
+      the built-in model without the frame at four times the backbone's view
   brixel-export --backbone dinov3 --backbone-weights dinov3_vits16.pth --adapter-weights adapter.safetensors \\
       --head probe.safetensors --out street.brixel
       a trained probe in the graph, which then gives masks: brixel-run street.brixel
@@ -85,15 +85,18 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backbone-weights",
         metavar="FILE",
-        help=".pth or .safetensors in Meta's, transformers' or timm's names; pretrained (timm's hub); random",
+        help=".pth or .safetensors in Meta's, transformers' or timm's names; pretrained (timm's hub); built-in; random",
     )
     parser.add_argument(
-        "--adapter", choices=get_args(AdapterKind), default="brixel", help="none: the backbone's own map"
+        "--adapter",
+        choices=get_args(AdapterKind),
+        help="default brixel, of the built-in model conv; none: the backbone's own map",
     )
     parser.add_argument(
         "--adapter-weights",
         metavar="FILE",
-        help="adapter.safetensors, the authors' .pth, official (theirs, fetched), or random",
+        help="adapter.safetensors, the authors' .pth, official (theirs, fetched), built-in or built-in-view (of the "
+        "built-in backbone, for the full frame or the view), or random",
     )
     parser.add_argument(
         "--conv-width", metavar="C", type=int, help="of --adapter conv with random weights: channels at 1/8 and 1/4"

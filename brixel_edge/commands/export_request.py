@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from brixel_edge.commands.export_built_in import fill_in_built_in
 from brixel_edge.commands.numbers import parse_layers, parse_numbers
 from brixel_edge.errors import BackendMissing, SpecError
 from brixel_edge.export.engine.settings import EngineSettings
@@ -17,7 +18,7 @@ from brixel_edge.machine.cuda import CudaDevice, current_device, import_cudart
 from brixel_edge.machine.memory import parse_bytes
 from brixel_edge.machine.tensorrt import INSTALL_HINTS, EngineKind, has_tensorrt
 from brixel_edge.model.adapters import DEFAULT_WIDTH, FULL_FRAME_SCALE, ConvSettings, check_multiple, size_step_px
-from brixel_edge.model.backbones import DEFAULT_BACKBONE, backbone_spec
+from brixel_edge.model.backbones import backbone_spec
 from brixel_edge.model.boards import BOARDS
 from brixel_edge.model.engine_choice import EngineChoice, engine_choices, tensorrt_of
 from brixel_edge.model.spec import AdapterKind, ChannelOrder, SamplerKind, parse_size
@@ -122,13 +123,12 @@ def request_from_arguments(arguments: argparse.Namespace) -> ExportRequest:
         SpecError: flags that do not fit each other, or a size that does not fit the backbone.
     """
     default = arguments.backbone is None
-    if default and (arguments.backbone_weights or arguments.adapter_weights):
-        raise SpecError("weights without a backbone: name it with --backbone NAME, or --backbone dinov3")
-    if not default and arguments.backbone_weights is None:
+    fill_in_built_in(arguments)
+    if arguments.backbone_weights is None:
         raise SpecError(f"--backbone {arguments.backbone} needs --backbone-weights FILE (or pretrained, or random)")
     if arguments.adapter == "none" and arguments.adapter_weights:
         raise SpecError("--adapter none has no weights; leave --adapter-weights or --adapter none out")
-    if not default and arguments.adapter != "none" and arguments.adapter_weights is None:
+    if arguments.adapter != "none" and arguments.adapter_weights is None:
         raise SpecError("--adapter-weights FILE is missing (or random; or --adapter none for the backbone's own map)")
     if arguments.adapter == "none" and arguments.split:
         raise SpecError("--split cuts a graph at its adapter, which reads every frame; --adapter none has none")
@@ -138,8 +138,8 @@ def request_from_arguments(arguments: argparse.Namespace) -> ExportRequest:
     given = arguments.sizes or arguments.size
     sizes = tuple(dict.fromkeys(parse_size(text) for text in given.split(","))) if given else ()
     request = ExportRequest(
-        backbone=DEFAULT_BACKBONE if default else arguments.backbone,
-        backbone_weights=RANDOM if default else arguments.backbone_weights,
+        backbone=arguments.backbone,
+        backbone_weights=arguments.backbone_weights,
         adapter=arguments.adapter,
         adapter_weights=arguments.adapter_weights or RANDOM,
         conv=_conv_settings(arguments),

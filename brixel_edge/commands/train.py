@@ -17,7 +17,7 @@ from brixel_edge.commands.command import (
 )
 from brixel_edge.commands.numbers import parse_layers
 from brixel_edge.errors import SpecError
-from brixel_edge.model.backbones import BACKBONES, DEFAULT_BACKBONE
+from brixel_edge.model.backbones import BACKBONES, BUILT_IN, DEFAULT_BACKBONE
 from brixel_edge.model.spec import UNTRAINED_NOTICE, parse_size
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from brixel_edge.training.settings import TrainSettings
 
 PROGRAM = "brixel-train"
-RANDOM = "random"
 
 EPILOG = """\
 DATA is a folder of photographs (searched through, .tar shards in it included), .tar shards with {000..099} or globs,
@@ -65,7 +64,7 @@ def _add_model_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--backbone", metavar="NAME", default=DEFAULT_BACKBONE,
                        help=f"dinov3 (architecture from the weights) or one of {', '.join(BACKBONES)}")  # fmt: skip
     group.add_argument(
-        "--backbone-weights", metavar="FILE", help=".pth or .safetensors; pretrained (timm's hub); random"
+        "--backbone-weights", metavar="FILE", help=".pth or .safetensors; pretrained (timm's hub); built-in; random"
     )
     group.add_argument(
         "--tap-layers", metavar="I,J,...", help="blocks that the adapter reads, from 0; default: the table's"
@@ -153,7 +152,7 @@ def settings_from_arguments(arguments: argparse.Namespace) -> TrainSettings:
         val=tuple(arguments.val),
         out=arguments.out,
         backbone=arguments.backbone,
-        backbone_weights=arguments.backbone_weights or RANDOM,
+        backbone_weights=arguments.backbone_weights or BUILT_IN,
         tap_layers=parse_layers(arguments.tap_layers),
         adapter=arguments.adapter,
         conv=_conv_settings(arguments),

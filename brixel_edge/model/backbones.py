@@ -16,7 +16,9 @@ HALF = (0.5, 0.5, 0.5)
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 
-DEFAULT_BACKBONE = "vit_mini_dinov3"
+DEFAULT_BACKBONE = "vit_nano_dinov3"
+# What stands for packaged weights where a file could be named: the full frame's, and those of the view alone.
+BUILT_IN, BUILT_IN_VIEW = "built-in", "built-in-view"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,18 +57,9 @@ def _dinov3(timm_name: str, width: int, depth: int, tap_layers: tuple[int, ...])
 
 
 BACKBONES: dict[str, BackboneSpec] = {
-    # The built-in default: DINOv3's shape, small enough to ship, with seeded random weights.
+    # The built-in default, which `make nano` trains: wide and of few blocks, with a patch embedding that averages small
+    # filters.
     DEFAULT_BACKBONE: BackboneSpec(
-        timm_name="vit_small_patch16_dinov3",
-        patch_px=16,
-        width=128,
-        depth=6,
-        tap_layers=(1, 3, 4, 5),
-        licence="Apache-2.0",
-        overrides=(("embed_dim", 128), ("depth", 6), ("num_heads", 2)),
-    ),
-    # What `make nano` trains: wide and of few blocks, with a patch embedding that averages small filters.
-    "vit_nano_dinov3": BackboneSpec(
         timm_name="vit_small_patch16_dinov3",
         patch_px=16,
         width=384,
@@ -75,6 +68,16 @@ BACKBONES: dict[str, BackboneSpec] = {
         licence="Apache-2.0",
         has_texture_stem=True,
         overrides=(("depth", 3), ("init_values", 0.5)),
+    ),
+    # DINOv3's shape with the paper's four taps, small, with seeded random weights: for trials.
+    "vit_mini_dinov3": BackboneSpec(
+        timm_name="vit_small_patch16_dinov3",
+        patch_px=16,
+        width=128,
+        depth=6,
+        tap_layers=(1, 3, 4, 5),
+        licence="Apache-2.0",
+        overrides=(("embed_dim", 128), ("depth", 6), ("num_heads", 2)),
     ),
     "vit_small_patch16_dinov3": _dinov3("vit_small_patch16_dinov3", 384, 12, (3, 6, 9, 11)),
     "vit_small_plus_patch16_dinov3": _dinov3("vit_small_plus_patch16_dinov3", 384, 12, (3, 6, 9, 11)),

@@ -16,7 +16,8 @@ from typing import Literal
 
 from brixel_edge.errors import BackendMissing, BundleError, SpecError
 from brixel_edge.machine.files import sha256_of, write_atomically
-from brixel_edge.model.backbones import BackboneSpec
+from brixel_edge.model.backbones import BUILT_IN, BUILT_IN_VIEW, BackboneSpec
+from brixel_edge.network.built_in import built_in_adapter, built_in_backbone
 
 CACHE_VARIABLE = "BRIXEL_CACHE"
 PRETRAINED, OFFICIAL = "pretrained", "official"
@@ -226,12 +227,14 @@ def _fetch(entry: Published, target: Path) -> None:
 
 
 def backbone_file(name: str, weights: str | Path) -> str | Path:
-    """Weights of a backbone as a file: what `pretrained` means is fetched, all else stays what it is.
+    """Weights of a backbone as a file: `pretrained` is fetched, `built-in` is packaged, all else stays what it is.
 
     Raises:
         SpecError: none are published under that name.
         BackendMissing, BundleError: as `obtained`.
     """
+    if weights == BUILT_IN:
+        return built_in_backbone(name)
     if weights != PRETRAINED:
         return weights
     for entry in PUBLISHED:
@@ -242,12 +245,14 @@ def backbone_file(name: str, weights: str | Path) -> str | Path:
 
 
 def adapter_file(backbone: BackboneSpec, weights: str | Path) -> str | Path:
-    """Weights of an adapter as a file: what `official` means for a backbone is fetched, all else stays what it is.
+    """Weights of an adapter as a file: `official` is fetched, `built-in` is packaged, all else stays what it is.
 
     Raises:
         SpecError: the authors publish none for that backbone.
         BackendMissing, BundleError: as `obtained`.
     """
+    if weights in (BUILT_IN, BUILT_IN_VIEW):
+        return built_in_adapter(backbone, str(weights))
     if weights != OFFICIAL:
         return weights
     for entry in PUBLISHED:

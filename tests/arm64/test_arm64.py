@@ -28,7 +28,7 @@ def board(wheel) -> Board:
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory, photograph_paths) -> Path:
-    """The built-in model at 96 x 128 px in fp32 and INT8, proven on this machine."""
+    """A small model of random weights at 96 x 128 px in fp32 and INT8, proven on this machine."""
     import cv2
     import numpy as np
 
@@ -39,6 +39,7 @@ def model(tmp_path_factory, photograph_paths) -> Path:
         for index in range(5):
             cv2.imwrite(str(folder / "photos" / f"{path.stem}{index}.png"), np.roll(picture, 90 * (index + 1), axis=1))
     command = [BIN / "brixel-export", "--engine", "onnx-int8", "--calib", "photos", "--calib-n", "16", "--no-bench"]
+    command += ["--backbone", "vit_mini_dinov3", "--backbone-weights", "random", "--adapter-weights", "random"]
     command += ["--size", "96x128", "--min-speedup", "0", "--out", "m.brixel"]
     subprocess.run(command, cwd=folder, check=True, capture_output=True)
     return folder / "m.brixel"

@@ -40,7 +40,7 @@ def test_all_engines_are_measured(model, capsys, monkeypatch, flags):
 def test_people_get_a_table(capsys):
     assert main(QUICK) == 0
     shown = capsys.readouterr().out
-    assert shown.startswith("built-in default, 256x256, batch 1\n")
+    assert shown.startswith("built-in default, 512x704, batch 1\n")
     assert "default.onnx, ort  " in shown
     assert "1 calls to warm up, then 2 turns of 2 calls, side by side" in shown
 

@@ -68,10 +68,18 @@ def test_json_is_the_receipt_and_the_notice_is_on_stderr(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flags", "code", "message"),
     [
-        (["--size", "250x256"], 2, "height 250 is not a multiple of 32; use 224 or 256"),
+        (["--size", "250x256"], 2, "height 250 is not a multiple of 64; use 192 or 256"),
+        (["--adapter", "brixel", "--size", "250x256"], 2, "height 250 is not a multiple of 32; use 224 or 256"),
         (["--size", "big"], 2, "HEIGHTxWIDTH"),
         (["--backbone", "vit_mini_dinov3"], 2, "needs --backbone-weights FILE"),
         (["--adapter-weights", "a.pth"], 2, "weights without a backbone"),
+        (["--backbone-weights", "a.pth"], 2, "weights without a backbone"),
+        (["--tap-layers", "0,2"], 2, "the built-in adapters are for vit_nano_dinov3 with its own tapped layers"),
+        (
+            ["--backbone", "vit_mini_dinov3", "--backbone-weights", "built-in", "--adapter", "none"],
+            2,
+            "no weights of vit_m",
+        ),
         ([*MINI], 2, "--adapter-weights FILE is missing"),
         ([*MINI, "--adapter", "none", "--adapter-weights", "a.pth"], 2, "--adapter none has no weights"),
         ([*MINI, "--adapter-weights", "absent.pth"], 2, "no weights at absent.pth"),
@@ -84,12 +92,16 @@ def test_json_is_the_receipt_and_the_notice_is_on_stderr(tmp_path, capsys):
             "is not known; choose one",
         ),
         (["--parity-images", "absent"], 2, "has no images"),
-        (["--sizes", "64x64,70x64"], 2, "height 70 is not a multiple of 32; use 64 or 96"),
+        (["--adapter", "none", "--sizes", "64x64,70x64"], 2, "height 70 is not a multiple of 16; use 64 or 80"),
         (["--features", "fp16"], 2, "--features fp16 needs an fp16 graph, --engine onnx makes none"),
         (["--calib", "photos"], 2, "--engine onnx calibrates nothing; leave --calib out, or use onnx-int8"),
         (["--engine", "onnx-int8", "--calib", "absent"], 2, "absent"),
         (["--engine", "onnx-fp16", "--calib-n", "0"], 2, "--calib-n 0"),
-        (["--full-frame"], 2, "--conv-width and --full-frame are for --adapter conv, not for --adapter brixel"),
+        (
+            ["--adapter", "brixel", "--full-frame"],
+            2,
+            "--conv-width and --full-frame are for --adapter conv, not for --adapter brixel",
+        ),
         (["--adapter", "none", "--conv-width", "64"], 2, "are for --adapter conv, not for --adapter none"),
         (["--adapter", "conv", "--conv-width", "50"], 2, "adapter width 50 is not a positive multiple of 16"),
         (
@@ -160,7 +172,8 @@ def test_the_full_frame_goes_in_at_four_times_the_view(tmp_path, capsys, photogr
     from brixel_edge.network.student import load_student
 
     out = tmp_path / "m.brixel"
-    flags = ["--adapter", "conv", "--conv-width", "32", "--full-frame", "--size", "128x192", "--seed", "3"]
+    flags = [*MINI, "--adapter", "conv", "--adapter-weights", "random", "--conv-width", "32", "--full-frame"]
+    flags += ["--size", "128x192", "--seed", "3"]
     assert main([*flags, "--no-bench", "--out", str(out), "--json"]) == 0
     captured = capsys.readouterr()
     assert "tracing the fused model\n" in captured.err  # there is no sampling to choose
@@ -184,6 +197,29 @@ def test_the_full_frame_goes_in_at_four_times_the_view(tmp_path, capsys, photogr
     assert np.linalg.norm(features - expected) < 1e-3 * np.linalg.norm(expected)
 
 
+@pytest.mark.parametrize(
+    ("flags", "adapter", "weights", "sizes"),
+    [
+        ([], "conv", "built-in", ((512, 704),)),
+        (["--adapter", "conv", "--full-frame"], "conv", "built-in", ((512, 704),)),
+        (["--size", "256x320"], "conv", "built-in", ((256, 320),)),
+        (["--adapter-weights", "built-in-view"], "conv", "built-in-view", ((128, 176),)),
+        (["--adapter", "none"], "none", "random", ((128, 176),)),
+        (["--adapter", "brixel"], "brixel", "random", ()),
+        (["--conv-width", "64", "--full-frame", "--size", "256x256"], "conv", "random", ((256, 256),)),
+    ],
+)
+def test_without_a_backbone_it_is_the_built_in_one(flags, adapter, weights, sizes):
+    from brixel_edge.commands.export import build_parser
+    from brixel_edge.commands.export_request import request_from_arguments
+
+    request = request_from_arguments(build_parser().parse_args(flags))
+    assert (request.backbone, request.backbone_weights) == ("vit_nano_dinov3", "built-in")
+    assert (request.adapter, request.adapter_weights, request.sizes) == (adapter, weights, sizes)
+    assert request.outs[0].name == "default.brixel"
+    assert (request.conv is None) == (weights != "random" or adapter != "conv")
+
+
 def test_a_full_frame_of_no_named_size_has_the_default_view(monkeypatch, tmp_path):
     from brixel_edge.commands import export_steps
     from brixel_edge.commands.export import build_parser
@@ -196,7 +232,8 @@ def test_a_full_frame_of_no_named_size_has_the_default_view(monkeypatch, tmp_pat
 
     monkeypatch.setattr(export_steps, "job_from_request", keep)
     monkeypatch.setattr(export_steps, "export_directory", lambda job: None)
-    for flags in (["--adapter", "conv", "--full-frame"], ["--adapter", "conv"], ["--size", "64x32"]):
+    random = [*MINI, "--adapter", "conv", "--adapter-weights", "random"]
+    for flags in ([*random, "--full-frame"], random, [*random, "--size", "64x32"]):
         request = request_from_arguments(build_parser().parse_args([*flags, "--out", str(tmp_path / "m.brixel")]))
         list(export_steps.export(request))
     assert sizes == [(1024, 1024), (256, 256), (64, 32)]

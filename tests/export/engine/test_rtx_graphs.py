@@ -38,6 +38,7 @@ MODELS = {
     "patch 14": ("vit_small_patch14_dinov2", {"depth": 2}, "brixel", (112, 168), "gather"),
     "patch 14, conv adapter": ("vit_small_patch14_dinov2", {"depth": 2}, "conv", (56, 84), "gridsample"),
     "conv adapter, full frame": ("vit_mini_dinov3", {"depth": 2}, "conv, full frame", (128, 192), "gridsample"),
+    "texture stem, full frame": ("vit_nano_dinov3", {"depth": 2}, "conv, full frame", (128, 192), "gridsample"),
     "no adapter": ("vit_base_patch16_siglip2", {"depth": 2}, "none", (64, 96), "gridsample"),
     "no adapter, pe": ("vit_base_patch16_pe", {"depth": 2}, "none", (96, 64), "gridsample"),
 }
@@ -87,7 +88,8 @@ def trace(model: str, path) -> None:
             row, depth=depth, tap_layers=tuple(range(depth)), overrides=(*row.overrides, ("depth", depth))
         )
     adapter, *frame = adapter.split(", ")
-    refiner = build_refiner(row.width, len(row.tap_layers), adapter, conv=ConvSettings(full_frame=bool(frame)))
+    conv = ConvSettings(full_frame=bool(frame), texture_stem=bool(frame) and row.has_texture_stem)
+    refiner = build_refiner(row.width, len(row.tap_layers), adapter, conv=conv)
     student = Student(Backbone(create_vit(row), row, trained=False), refiner).eval()
     spec = spec_from_student(student, *size, adapter, name=name)
     onnx_from_model(FusedModel(student, spec, sampler).eval(), spec, path, has_samples=sampler == "materialised")
