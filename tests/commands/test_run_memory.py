@@ -124,3 +124,17 @@ def test_a_camera_s_process_is_planned_measured_and_held_against_the_budget(grap
     assert report["memory_plan"]["camera process"] == 100 << 20
     assert main([*arguments, "--budget", "1200MiB"]) == 6
     assert "the process took 1311 MiB, over its budget of 1200 MiB" in capsys.readouterr().err
+
+
+def test_what_loading_takes_is_free_before_frames_come():
+    from brixel_edge.runtimes.sources.frames import FrameMemory
+
+    def items(frame_bytes):
+        frames = [FrameMemory(frame_bytes=frame_bytes, count=1)]
+        return budget.plan_memory(
+            tiny_model.spec(), 100 << 20, "openvino", now_bytes=0, queue_bytes=0, frames=frames, has_pictures=False
+        ).items
+
+    small, large = items(10 << 20), items(50 << 20)
+    assert small["loading"] + small["activations"] + small["frames"] == 40 << 20  # 2.3 - 1.9 of the file
+    assert "loading" not in large
