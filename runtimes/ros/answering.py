@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brixel_edge.image.colours import PcaColours
+from brixel_edge.model.feature_space import FeatureSpace
 from brixel_edge.model.features import FeatureMap
 from brixel_edge.runtimes.asking.matches import Match
 from brixel_edge.runtimes.model import Model
@@ -45,6 +46,11 @@ class Answerer:
         self.calibration: CameraInfo | None = None
         self._model = model
         self._colours: PcaColours | None = None
+
+    @property
+    def feature_space(self) -> FeatureSpace:
+        """Of the model."""
+        return self._model.feature_space
 
     def messages(
         self, image: Image, now_ns: int, wanted: Collection[str], queries: Queries, parameters: NodeParameters

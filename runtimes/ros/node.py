@@ -80,13 +80,14 @@ class FeatureNode:
         """Load the model and begin the topics.
 
         Raises:
-            SpecError: it is configured already.
+            SpecError: it is configured already, or the prototypes are another model's.
             BrixelError: the model does not open.
         """
         with self._lock:
             self._check_state("configure", "unconfigured")
             model = self._opener(self.parameters)
             try:
+                self._queries.check(model.feature_space)
                 model.warm_up()
                 self._begin_topics(self.parameters)
             except BaseException:
@@ -152,7 +153,8 @@ class FeatureNode:
         """Change parameters; all of them or none.
 
         Raises:
-            SpecError: no such parameter or value, or one that can only change before it is configured.
+            SpecError: no such parameter or value, one that can only change before it is configured, or prototypes of
+                another model.
             BundleError: no such file of prototypes.
             BackendMissing: features are switched on, and this ROS does not know their message.
         """
@@ -165,6 +167,7 @@ class FeatureNode:
                 raise SpecError(f"{fixed[0]} can only change before configure; deactivate and cleanup first")
             queries = Queries(changed) if {"query", "prototypes"} & set(changes) else self._queries
             if self._answerer is not None:
+                queries.check(self._answerer.feature_space)
                 self._begin_topics(changed)
             self._queries, self.parameters = queries, changed
 

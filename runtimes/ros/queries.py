@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from brixel_edge.model.feature_space import FeatureSpace
 from brixel_edge.model.features import FeatureMap
 from brixel_edge.runtimes.asking.matches import Match
 from brixel_edge.runtimes.asking.prototypes import Prototypes
@@ -30,6 +31,14 @@ class Queries:
     def is_empty(self) -> bool:
         """Whether there is nothing to look for."""
         return self._point is None and not len(self._prototypes)
+
+    def check(self, space: FeatureSpace) -> None:
+        """Refuse prototypes of another model, before the first image.
+
+        Raises:
+            SpecError: they are.
+        """
+        self._prototypes.check(space)
 
     def matches(self, features: FeatureMap, threshold: float) -> Sequence[Match]:
         """One answer for each thing, in the order of their names in the file; the pixel comes last.

@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 import ros_pictures
+import tiny_model
 
 from brixel_edge.errors import BackendMissing, BundleError, SpecError
 from brixel_edge.runtimes.asking.prototypes import Prototypes
@@ -306,6 +307,21 @@ def test_a_parameter_of_the_topics_or_the_model_changes_before_configure_alone(n
     node.cleanup()
     node.set_parameters({name: value.get(name, "/other")})
     assert getattr(node.parameters, name) == value.get(name, "/other")
+    node.shutdown()
+
+
+def test_prototypes_of_another_model_are_refused_before_the_first_image(tiny, tmp_path):
+    other = two_prototypes(tiny_model.save(tmp_path / "other.onnx", bias=1.0), tmp_path / "other.prototypes")
+    given = NodeParameters(prototypes=other)
+    node = FeatureNode(MemoryTransport(NOW_NS), "eye", given, lambda parameters: open_model(tiny, "ort"))
+    with pytest.raises(SpecError, match="their features cannot be compared"):
+        node.configure()
+    assert node.state == "unconfigured"
+    node.set_parameters({"prototypes": ""})
+    node.configure()
+    with pytest.raises(SpecError, match="their features cannot be compared"):
+        node.set_parameters({"prototypes": other})
+    assert node.parameters.prototypes == ""
     node.shutdown()
 
 
