@@ -68,11 +68,11 @@ def _openvino(path: Path, settings: RuntimeSettings) -> tuple[Half, Place]:
         request = core.compile_model(model, "CPU", options).create_infer_request()
     except RuntimeError as error:
         raise BundleError(f"OpenVINO cannot run {path} ({' '.join(str(error).split())[-200:]})") from error
-    inputs = [entry.get_any_name() for entry in model.inputs]
+    inputs = {entry.get_any_name(): entry.get_element_type() for entry in model.inputs}
     outputs = {index: entry.get_any_name() for index, entry in enumerate(model.outputs)}
 
     def run(given: Arrays) -> dict[str, NDArray[Any]]:
-        request.infer({name: openvino.Tensor(given[name], shared_memory=True) for name in inputs})
+        request.infer({name: _tensor(given[name], kind) for name, kind in inputs.items()})
         return {
             name: np.array(request.get_output_tensor(index).data)
             for index, name in outputs.items()
@@ -81,3 +81,14 @@ def _openvino(path: Path, settings: RuntimeSettings) -> tuple[Half, Place]:
 
     library = f"OpenVINO {openvino.get_version()}"
     return run, cpu_place("openvino", library, float_precision=str(precision))
+
+
+def _tensor(values: NDArray[Any], kind: Any) -> Any:
+    """An input of OpenVINO's; numpy has no bfloat16, so that its bits come and go as those of float16."""
+    import openvino
+
+    if kind != openvino.Type.bf16:
+        return openvino.Tensor(values, shared_memory=True)
+    tensor = openvino.Tensor(kind, values.shape)
+    tensor.data.view(np.uint16)[...] = values.view(np.uint16)
+    return tensor

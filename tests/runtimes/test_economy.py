@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 import split_model
+from onnx import helper
 
 from brixel_edge.commands import run
 from brixel_edge.errors import BundleError, ParityError, SpecError
+from brixel_edge.runtimes.backends.halves import open_half
 from brixel_edge.runtimes.economy import EconomicRuntime
 from brixel_edge.runtimes.model import open_model
+from brixel_edge.runtimes.runtime import RuntimeSettings
 from brixel_edge.runtimes.stream.feature_stream import stream
 
 
@@ -50,6 +54,32 @@ def test_a_stream_runs_the_backbone_on_every_nth_frame(directory):
         stream(directory, ["demo:", "test:pattern"], backbone_every=2)
 
 
+def test_maps_in_bfloat16_go_from_half_to_half(tmp_path):
+    """Of numbers that bfloat16 holds: twice the picture, then the picture again."""
+    pytest.importorskip("openvino")
+    types, shape = onnx.TensorProto, [1, 2, 3, 3]
+    image = helper.make_tensor_value_info("image", types.UINT8, shape)
+    tap = helper.make_tensor_value_info("tap.0", types.BFLOAT16, shape)
+    features = helper.make_tensor_value_info("features", types.FLOAT, shape)
+    cast = helper.make_node("Cast", ["image"], ["pixels"], to=types.BFLOAT16)
+    doubled = helper.make_node("Add", ["pixels", "pixels"], ["tap.0"])
+    less = helper.make_node("Sub", ["tap.0", "pixels"], ["rest"])
+    out = helper.make_node("Cast", ["rest"], ["features"], to=types.FLOAT)
+    halves = []
+    for name, nodes, inputs, output in (
+        ("backbone", [cast, doubled], [image], tap), ("adapter", [cast, less, out], [image, tap], features),
+    ):  # fmt: skip
+        graph = helper.make_graph(nodes, name, inputs, [output])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+        onnx.save(model, str(tmp_path / f"{name}.bf16.onnx"))
+        halves.append(open_half(tmp_path / f"{name}.bf16.onnx", "openvino", RuntimeSettings(threads=1))[0])
+    given = np.arange(18, dtype=np.uint8).reshape(shape)
+    runtime = EconomicRuntime(*halves, every=2)
+    assert (runtime.infer(given)["features"] == given).all()
+    assert (runtime.infer(given + np.uint8(1))["features"] == given.astype(np.float32) - 1).all()  # of old maps
+    runtime.close()
+
+
 def test_after_a_gap_the_backbone_runs_anew(directory):
     with open_model(directory, "ort", backbone_every=5) as model:
         for number, is_after_gap in ((0, False), (1, False), (2, True), (3, False)):
@@ -87,8 +117,6 @@ def test_a_wrong_half_is_refused_at_its_first_load(directory, monkeypatch):
 
 
 def shifted_half(path, backend, settings):
-    from brixel_edge.runtimes.backends.halves import open_half
-
     half, place = open_half(path, backend, settings)
     return lambda given: {name: np.roll(values, 3, axis=-1) for name, values in half(given).items()}, place
 
