@@ -7,30 +7,29 @@ Several processes share the pictures; the first one returns the record, the othe
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from brixel_edge.errors import SpecError
+from brixel_edge.errors import DataError, SpecError
 from brixel_edge.evaluation.costs import milliseconds
 from brixel_edge.evaluation.fitting import Target, TrainingSet, own_share, shown, target_of, trained_probe
 from brixel_edge.evaluation.heads import Material, head_of_probe, made_head, parse_components
 from brixel_edge.evaluation.kinds import feature_kinds
-from brixel_edge.evaluation.layouts.files import read_picture
 from brixel_edge.evaluation.metrics import Metric, Scores, metric_of
-from brixel_edge.evaluation.objects import ObjectScore, score_objects, summary
 from brixel_edge.evaluation.probe import Probe, prediction, save_probe
-from brixel_edge.evaluation.propagation import propagate
 from brixel_edge.evaluation.protocol import Protocol, label_of, prepared, protocol_of
-from brixel_edge.evaluation.results import Row, record_of
-from brixel_edge.evaluation.samples import LabelledData, Sample, Video
+from brixel_edge.evaluation.results import record_of
+from brixel_edge.evaluation.rows import by_source, row_of
+from brixel_edge.evaluation.samples import LabelledData, Sample
 from brixel_edge.evaluation.settings import EvalSettings
-from brixel_edge.evaluation.sources import EngineSource, FeatureKind, FeatureSource, Size
+from brixel_edge.evaluation.sources import FeatureKind, FeatureSource
 from brixel_edge.evaluation.store import FeatureStore, check_store_fits, map_bytes
-from brixel_edge.evaluation.tasks import open_labelled, open_videos, task_of
+from brixel_edge.evaluation.tasks import open_labelled, task_of
+from brixel_edge.evaluation.videos import Propagation
 from brixel_edge.model.head import Head
 from brixel_edge.model.json_form import fields_to_json
 from brixel_edge.network.head_file import save_head
@@ -60,7 +59,7 @@ def evaluate(settings: EvalSettings) -> dict[str, Any]:
         task = task_of(settings.task)
         protocol = protocol_of(settings, task)
         if task.kind == "video":
-            return _Propagation(settings, protocol, processes, device).record()
+            return Propagation(settings, protocol, processes, device).record()
         return _Probing(settings, protocol, processes, device).record()
 
 
@@ -96,14 +95,14 @@ class _Probing:
             self._check_fits(kinds)
             targets = self._targets()
             rows = []
-            for source, sharing in _by_source(kinds):
+            for source, sharing in by_source(kinds):
                 train = self._features(self._data.train, source, "features, training")
                 test = self._features(self._data.test, source, "features, test")
                 for kind in sharing:
                     scores = [self._scored(kind, train, test, targets, seed) for seed in range(self._settings.seeds)]
-                    rows.append(_row(kind, example.view, times[kind.name], scores))
+                    rows.append(row_of(kind, example.view, times[kind.name], scores))
         finally:
-            for source, _ in _by_source(kinds):
+            for source, _ in by_source(kinds):
                 source.close()
         counts = {"train": len(self._data.train), "test": len(self._data.test)}
         facts = {"probe": "light" if self._settings.is_probe_light else "linear", "view": list(example.view)}
@@ -143,7 +142,7 @@ class _Probing:
             for name, samples in (("train", self._data.train), ("test", self._data.test))
         }
         needed = []
-        for source, _ in _by_source(kinds):
+        for source, _ in by_source(kinds):
             total = 0
             for name, samples in (("train", self._data.train), ("test", self._data.test)):
                 total += len(samples) * max(map_bytes(source.shape(view)) for view in views[name])
@@ -207,6 +206,8 @@ class _Probing:
         total, *others = self._processes.gather(tally)
         for other in others:
             total = total.plus(other)
+        if not total.counts.any():
+            raise DataError("not one pixel of the test pictures is labelled; check the labels")
         return self._metric.scores(total)
 
     def _keep(self, probe: Probe, kind: FeatureKind, scores: Scores, material: Material) -> None:
@@ -235,71 +236,3 @@ class _Probing:
 def probe_path(out: Path, name: str) -> Path:
     """Where a row's probe is kept."""
     return out / "probes" / f"{name.replace(':', '-').replace('/', '-')}.safetensors"
-
-
-class _Propagation:
-    """The evaluation of DAVIS."""
-
-    def __init__(self, settings: EvalSettings, protocol: Protocol, processes: Processes, device: torch.device) -> None:
-        self._settings, self._protocol, self._processes, self._device = settings, protocol, processes, device
-        self._videos = open_videos(settings.data)[: settings.limit]
-
-    def record(self) -> dict[str, Any]:
-        """Everything, in order."""
-        size, kernel = self._settings.view, self._protocol.kernel
-        frame = read_picture(self._videos[0].frames[0])
-        view = size.of((frame.shape[0], frame.shape[1]))
-        kinds = feature_kinds(self._settings, self._device, view)
-        try:
-            times = milliseconds(kinds, frame, view, kernel)
-            rows = [_row(kind, view, times[kind.name], [self._scored(kind)]) for kind in kinds]
-        finally:
-            for source, _ in _by_source(kinds):
-                source.close()
-        metric = VideoMetric()
-        counts = {"train": 0, "test": len(self._videos)}
-        facts = {"probe": "none", "view": list(view)}
-        return record_of(self._settings, self._protocol, metric, rows, counts, self._processes.world, facts)
-
-    def _scored(self, kind: FeatureKind) -> Scores:
-        own = own_share(len(self._videos), self._processes)
-        scores: list[tuple[int, list[ObjectScore]]] = []
-        for index in shown(own, f"videos, {kind.name}", self._processes):
-            scores.append((index, self._of_video(self._videos[index], kind)))
-        gathered = sorted(entry for share in self._processes.gather(scores) for entry in share)
-        return Scores(values=summary([score for _, entries in gathered for score in entries]))
-
-    def _of_video(self, video: Video, kind: FeatureKind) -> list[ObjectScore]:
-        predicted, true = propagate(video, kind, self._settings.view, self._protocol.kernel, self._device)
-        return score_objects(video.name, predicted, true)
-
-
-@dataclass(frozen=True, kw_only=True)
-class VideoMetric:
-    """Names of DAVIS's scores."""
-
-    main: str = "j_and_f"
-    is_higher_better: bool = True
-
-
-def _by_source(kinds: Iterable[FeatureKind]) -> list[tuple[FeatureSource, list[FeatureKind]]]:
-    """Kinds that share a source side by side, so that its features are computed once."""
-    groups: dict[int, tuple[FeatureSource, list[FeatureKind]]] = {}
-    for kind in kinds:
-        groups.setdefault(id(kind.source), (kind.source, []))[1].append(kind)
-    return list(groups.values())
-
-
-def _row(kind: FeatureKind, view: Size, milliseconds: float, scores: Sequence[Scores]) -> Row:
-    source = kind.source
-    dim, height, width = source.shape(view)
-    return Row(
-        name=kind.name,
-        input_size=source.input_size(view),
-        grid=(height * kind.enlarge, width * kind.enlarge),
-        dim=dim,
-        gflop=source.gflop(view),
-        milliseconds=milliseconds,
-        scores=tuple(scores),
-        engine=(source.file, source.backend) if isinstance(source, EngineSource) else None,
-    )

@@ -12,29 +12,17 @@ from pathlib import Path
 from typing import Any
 from typing import Protocol as Shape
 
-from brixel_edge.errors import BackendMissing
 from brixel_edge.evaluation.metrics import Scores, spread_of
+from brixel_edge.evaluation.plot import plot
 from brixel_edge.evaluation.protocol import Protocol
 from brixel_edge.evaluation.settings import EvalSettings
-from brixel_edge.machine.files import replacing, write_atomically
+from brixel_edge.evaluation.titles import factor_of, title_of
+from brixel_edge.machine.files import write_atomically
 from brixel_edge.model.receipt_sections import Evaluation
 
 RECORD_NAME, TABLE_NAME, PLOT_NAME = "eval.json", "eval.md", "eval.png"
 RECORD_VERSION = 1
 PACKAGES = ("brixel-edge", "torch", "timm", "numpy", "onnxruntime", "opencv-python-headless")
-# Shown as percentages; all else as it is.
-SHARES = (
-    "miou",
-    "pixel_accuracy",
-    "delta1",
-    "aligned_delta1",
-    "j_and_f",
-    "j",
-    "f",
-    "under_11.25",
-    "under_22.5",
-    "under_30",
-)
 
 
 class Named(Shape):
@@ -167,7 +155,7 @@ def evaluations_of(record: dict[str, Any]) -> list[Evaluation]:
 def table(record: dict[str, Any]) -> str:
     """The results as a Markdown table, with what is needed to read it."""
     names = list(record["rows"][0]["scores"])
-    head = ["features", "input", "grid", "GFLOP", "ms", *(_title(name) for name in names)]
+    head = ["features", "input", "grid", "GFLOP", "ms", *(title_of(name) for name in names)]
     lines = [_line(head), _line(["---"] * len(head))]
     for row in record["rows"]:
         gflop = "" if row["gflop"] is None else f"{row['gflop']:.2f}"
@@ -207,14 +195,11 @@ def _size(size: Sequence[int]) -> str:
     return f"{size[0]}x{size[1]}"
 
 
-def _title(name: str) -> str:
-    return name.replace("_", " ") + (" %" if name in SHARES else "")
-
-
 def _score(name: str, entry: dict[str, Any], seeds: int) -> str:
     if entry["mean"] is None:
         return ""
-    factor, digits = (100, 1) if name in SHARES else (1, 3)
+    factor = factor_of(name)
+    digits = 3 if factor == 1 else 1
     text = f"{factor * entry['mean']:.{digits}f}"
     return text if seeds < 2 else f"{text} ± {factor * entry['deviation']:.{digits}f}"
 
@@ -230,40 +215,3 @@ def write_results(out: Path, record: dict[str, Any]) -> None:
     write_atomically(out / RECORD_NAME, json.dumps(record, indent=2, allow_nan=False) + "\n")
     write_atomically(out / TABLE_NAME, table(record) + "\n")
     plot(out / PLOT_NAME, record)
-
-
-def plot(path: Path, record: dict[str, Any]) -> None:
-    """Score over GFLOP and over milliseconds, with the seeds' spread.
-
-    Raises:
-        BackendMissing: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise BackendMissing("the plot needs matplotlib: pip install 'brixel-edge[eval]'") from error
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    name = record["main"]
-    factor = 100 if name in SHARES else 1
-    for axes, key, unit in zip(figure.subplots(1, 2, sharey=True), ("gflop", "ms"), ("GFLOP", "ms"), strict=True):
-        for row in record["rows"]:
-            entry = row["scores"][name]
-            if row[key] is None or entry["mean"] is None:
-                continue
-            x, y = row[key], factor * entry["mean"]
-            points = axes.errorbar([x], [y], yerr=[factor * entry["deviation"]], fmt="o", capsize=3)
-            axes.annotate(row["features"], (x, y), xytext=(6, 4), textcoords="offset points",
-                          color=points[0].get_color(), fontsize=8)  # fmt: skip
-        axes.set_xscale("log")
-        axes.set_xlabel(f"{unit} a picture")
-        axes.grid(alpha=0.3)
-        axes.margins(x=0.25, y=0.15)
-    better = "" if record["is_higher_better"] else ", lower is better"
-    figure.axes[0].set_ylabel(_title(name) + better)
-    if not record["is_higher_better"]:
-        figure.axes[0].invert_yaxis()
-    figure.suptitle(f"{record['task']}, {record['model']}")
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=120, metadata={"Software": None})

@@ -1,6 +1,7 @@
 """A whole evaluation on small data, in one process and in two; what it writes."""
 
 import dataclasses
+import errno
 import json
 import os
 import socket
@@ -11,11 +12,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from labelled_folders import davis
+from labelled_folders import camvid, davis, gray
 from PIL import Image
 
+from brixel_edge.commands.eval import main
 from brixel_edge.errors import DataError
 from brixel_edge.evaluation.evaluate import evaluate, probe_path
+from brixel_edge.evaluation.plot import lines_of
 from brixel_edge.evaluation.protocol import Protocol, prepared, protocol_of
 from brixel_edge.evaluation.results import PLOT_NAME, RECORD_NAME, TABLE_NAME, table, write_results
 from brixel_edge.evaluation.samples import Sample
@@ -108,6 +111,12 @@ def test_results_are_written_for_machines_people_and_the_eye(settings, tmp_path)
     assert text == table(record) + "\n" and f"{mean:.1f} ± " in text and "| sky |" in text
     with Image.open(tmp_path / "out" / PLOT_NAME) as image:
         assert image.size[0] > 800 and np.asarray(image.convert("L")).std() > 5
+
+
+def test_names_of_rows_that_cost_and_score_alike_are_on_lines_of_their_own():
+    places = [(0.53, 26.6), (0.53, 26.6), (17.0, 35.2), (0.53, 31.0), (0.54, 26.7)]
+    assert lines_of(places) == [0, 1, 0, 0, 2]
+    assert lines_of([]) == [] and lines_of([(1.0, 3.0)]) == [0]
 
 
 def free_port():
@@ -226,6 +235,38 @@ def test_a_label_of_another_size_names_the_picture():
     )
     with pytest.raises(DataError, match=r"a/b.*\(4, 6\)"):
         prepared(sample, InputSize(), Protocol(name="p"))
+
+
+@pytest.mark.parametrize(("split", "message"), [("train", "training"), ("test", "test")])
+def test_a_split_without_one_labelled_pixel_is_refused(settings, tmp_path, split, message):
+    camvid(tmp_path)
+    gray(tmp_path / split / "labels" / "0001TP_006690.png", np.full((12, 16), 11, np.uint8))
+    with pytest.raises(DataError, match=f"not one pixel of the {message} pictures is labelled"):
+        evaluate(dataclasses.replace(settings, data=tmp_path, features=("logits",), epochs=1, seeds=1))
+
+
+def test_one_class_alone_is_scored_by_itself(settings, tmp_path):
+    camvid(tmp_path)
+    for split in ("train", "test"):
+        gray(tmp_path / split / "labels" / "0001TP_006690.png", np.full((12, 16), 4, np.uint8))
+    record = evaluate(dataclasses.replace(settings, data=tmp_path, features=("logits",), seeds=1))
+    (row,) = record["rows"]
+    assert row["scores"]["miou"]["mean"] == 1 and {c for c, v in row["per_class"].items() if v is not None} == {
+        "pavement"
+    }
+
+
+def test_a_full_disk_is_said_in_one_line_and_leaves_no_half_entry(settings, tmp_path, monkeypatch, capsys):
+    def save(stream, values):
+        stream.write(bytes(100))
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "save", save)
+    arguments = ["camvid", "--data", str(settings.data), "--model", "tiny", "--features", "logits", "--size", "48x64",
+                 "--device", "cpu", "--cache", str(tmp_path / "cache")]  # fmt: skip
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("brixel-eval: error: the disk is full; free some space")
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
 
 def test_a_limit_takes_pictures_evenly(settings):

@@ -63,6 +63,38 @@ def test_a_damaged_entry_is_computed_again(tmp_path):
     assert not list(tmp_path.glob("*/*.part*"))
 
 
+def test_what_an_interrupted_run_computed_is_taken_up(tmp_path):
+    class Ending(Source):
+        def map_of(self, frame, view, kernel):
+            if self.calls == 2:
+                raise KeyboardInterrupt
+            return super().map_of(frame, view, kernel)
+
+    frames = [FRAME + number for number in range(4)]
+    first, second = Ending(), Source()
+    store = FeatureStore(first, "bicubic", tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        for number, frame in enumerate(frames):
+            store.add(number, frame, (32, 32))
+    again = FeatureStore(second, "bicubic", tmp_path)
+    for number, frame in enumerate(frames):
+        again.add(number, frame, (32, 32))
+    assert (first.calls, second.calls) == (2, 2) and len(list(tmp_path.rglob("*.*"))) == 4
+
+
+def test_two_runs_at_one_cache_do_not_disturb_each_other(tmp_path):
+    class Overtaken(Source):
+        """While it computes, another run writes the same entry."""
+
+        def map_of(self, frame, view, kernel):
+            FeatureStore(Source(), kernel, tmp_path).add(0, frame, view)
+            return super().map_of(frame, view, kernel)
+
+    store = FeatureStore(Overtaken(), "bicubic", tmp_path)
+    store.add(0, FRAME, (32, 32))
+    assert (store[0] == 1.5).all() and len(list(tmp_path.rglob("*.*"))) == 1
+
+
 @pytest.mark.parametrize("value", [70000.0, float("nan"), float("inf")])
 def test_what_half_precision_cannot_hold_is_refused(value):
     with pytest.raises(DataError, match="fp16"):
