@@ -16,6 +16,7 @@ from typing import Literal
 
 from brixel_edge.errors import BackendMissing, BundleError, SpecError
 from brixel_edge.machine.files import sha256_of, write_atomically
+from brixel_edge.machine.transfer import fetch_file
 from brixel_edge.model.backbones import BUILT_IN, BUILT_IN_VIEW, BackboneSpec
 from brixel_edge.network.built_in import built_in_adapter, built_in_backbone
 
@@ -23,7 +24,6 @@ CACHE_VARIABLE = "BRIXEL_CACHE"
 PRETRAINED, OFFICIAL = "pretrained", "official"
 DRIVE = "https://drive.google.com/file/d/{}/view"
 HUB = "https://huggingface.co/{}/resolve/main/model.safetensors"
-HUB_FILE = "model.safetensors"
 DINOV3_LICENCE = "dinov3-license"
 
 
@@ -142,7 +142,7 @@ def obtained(entry: Published, fetch: Fetch | None = None) -> Path:
 
     Args:
         entry: what.
-        fetch: how; None takes gdown for Google Drive and huggingface_hub for timm's hub.
+        fetch: how; None takes gdown for Google Drive, and plain HTTP for timm's hub.
 
     Raises:
         BackendMissing: it is not here and could not be fetched, or what fetches it is not installed.
@@ -160,7 +160,7 @@ def obtained(entry: Published, fetch: Fetch | None = None) -> Path:
             raise OSError("nothing arrived")
     except BackendMissing:
         raise
-    except Exception as error:  # of requests, gdown, huggingface_hub and the system: no base class is shared
+    except Exception as error:  # of requests, gdown, urllib and the system: no base class is shared
         reason = (" ".join(str(error).split()) or type(error).__name__)[:160]
         raise BackendMissing(
             f"{entry.name} could not be fetched ({reason}); without a network, fetch {entry.address} elsewhere and put "
@@ -217,13 +217,16 @@ def _fetch(entry: Published, target: Path) -> None:
             ) from error
         gdown.download(id=entry.source, output=str(target), resume=True)
         return
+    fetch_file(entry.address, target, entry.name, token=_hub_token())
+
+
+def _hub_token() -> str | None:
+    """The user's, where huggingface_hub is installed and has one; some repositories ask for it."""
     try:
-        from huggingface_hub import hf_hub_download
-    except ImportError as error:
-        raise BackendMissing(f"{entry.name} needs huggingface_hub: pip install 'brixel-edge[weights]'") from error
-    folder = target.with_suffix("")
-    fetched = hf_hub_download(entry.source, HUB_FILE, local_dir=folder)
-    Path(fetched).replace(target)
+        from huggingface_hub import get_token
+    except ImportError:
+        return None
+    return get_token()
 
 
 def backbone_file(name: str, weights: str | Path) -> str | Path:
