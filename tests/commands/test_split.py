@@ -20,6 +20,8 @@ from brixel_edge.network.backbone import load_backbone
 from brixel_edge.network.student import adapter_metadata, load_student
 from brixel_edge.network.weights import save_adapter
 
+pytestmark = pytest.mark.slow  # an export in three precisions, with calibration
+
 GRAPHS = {"fp32": "fp32", "bf16": "bf16", "int8.ort": "int8", "int8": "int8"}
 
 
