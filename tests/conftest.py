@@ -201,7 +201,8 @@ def wheel(tmp_path_factory) -> Path:
             if path.is_file():
                 (source / folder / path.name).write_bytes(path.read_bytes())
     pictures = package_folders()["brixel_edge.runtimes.sources"] / "photographs"
-    shutil.copytree(ROOT / pictures, source / pictures)
+    for data in (pictures, package_folders()["brixel_edge"] / "weights"):
+        shutil.copytree(ROOT / data, source / data)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         (source / name).write_bytes((ROOT / name).read_bytes())
     subprocess.run(

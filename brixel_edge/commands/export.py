@@ -44,7 +44,8 @@ examples:
   brixel-export --backbone dinov3 --backbone-weights dinov3_vits16.pth --adapter-weights adapter.safetensors \\
       --head probe.safetensors --out street.brixel
       a trained probe in the graph, which then gives masks: brixel-run street.brixel
-  brixel-export --engine onnx-int8 --calib photographs/
+  brixel-export --backbone dinov3 --backbone-weights dinov3_vits16.pth --adapter-weights adapter.safetensors \\
+      --engine onnx-int8 --calib photographs/ --out int8.brixel
   brixel-export --for jetson-orin-nano --out nano.brixel
       all graphs that the board may need; copy the directory, and on the board, where no torch is:
   brixel-export --from nano.brixel --for jetson-orin-nano

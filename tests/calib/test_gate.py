@@ -1,4 +1,4 @@
-"""The gate of INT8 on real graphs: the default model, and a trained ViT where the shared data is there."""
+"""The gate of INT8 on real graphs: a small model, and a trained ViT where the shared data is there."""
 
 import importlib.util
 
@@ -9,7 +9,6 @@ import pytest
 from brixel_edge.calib.frames import store_frames
 from brixel_edge.calib.quantize import Settings, quantize
 from brixel_edge.calib.sources import calibration_frames
-from brixel_edge.model.bundle import DEFAULT_MODEL
 from brixel_edge.model.spec import ImageSpec
 
 TARGETS = ("ort", "openvino") if importlib.util.find_spec("openvino") else ("ort",)
@@ -60,9 +59,15 @@ def test_default_model_at_a_small_size_passes_the_gate(mini_graph, photographs, 
 
 
 @pytest.mark.slow
-def test_packaged_default_model_passes_the_gate(photographs, tmp_path):
+def test_small_backbone_at_256_px_passes_the_gate(mini_student, photographs, tmp_path):
+    from brixel_edge.export.graph.fuse import FusedModel, spec_from_student
+    from brixel_edge.export.graph.to_onnx import onnx_from_model
+
+    spec = spec_from_student(mini_student, 256, 256, "brixel", name="vit_mini_dinov3")
+    graph = tmp_path / "graph.fp32.onnx"
+    onnx_from_model(FusedModel(mini_student, spec).eval(), spec, graph)
     views = crops(photographs, 256, 256, 28)
-    require_gate(DEFAULT_MODEL, tmp_path, quantized(DEFAULT_MODEL, views[:24], tmp_path), views[24:])
+    require_gate(graph, tmp_path, quantized(graph, views[:24], tmp_path), views[24:])
 
 
 @pytest.mark.slow
