@@ -22,23 +22,29 @@ _RECORDING_COPIES = 6
 # Maps in flight: being made, waiting, being looked at.
 _MAPS_IN_FLIGHT = 3
 _HEAD_WIDTH = 64
+# A patch embedding of several layers, whose first map has so many channels at half the image's size.
+_STEM_CHANNELS = {"vit_nano_dinov3": 96}
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Factors:
-    """Of a backend: `fixed + weights * file`, and `activations * one output map` with or without attention scores."""
+    """Of a backend: `fixed + weights * file`, and `activations * one output map` with or without attention scores.
+
+    Or `stem * its first map`, where that is more: the two are not there at once.
+    """
 
     fixed_bytes: int
     weights: float
     loading: float
     activations: float
+    stem: float
     keeps_scores: bool
 
 
 # OpenVINO holds most of the file's weights beside its own packed ones; ONNX Runtime does so while loading only.
 _FACTORS = {
-    "ort": _Factors(fixed_bytes=17 * MIB, weights=1.0, loading=1.4, activations=8.3, keeps_scores=True),
-    "openvino": _Factors(fixed_bytes=77 * MIB, weights=1.9, loading=2.3, activations=4.7, keeps_scores=False),
+    "ort": _Factors(fixed_bytes=17 * MIB, weights=1.0, loading=1.4, activations=8.3, stem=3.0, keeps_scores=True),
+    "openvino": _Factors(fixed_bytes=77 * MIB, weights=1.9, loading=2.3, activations=4.7, stem=1.8, keeps_scores=False),
 }
 
 
@@ -92,7 +98,8 @@ def plan_memory(
     map_bytes = 4 * spec.dim * spec.grid[0] * spec.grid[1]
     tokens = (spec.image.height // spec.patch_px) * (spec.image.width // spec.patch_px)
     scores_bytes = 4 * max(1, spec.dim // _HEAD_WIDTH) * tokens**2 if factors.keeps_scores else 0
-    activations = round(factors.activations * map_bytes) + scores_bytes
+    stem_bytes = 4 * _STEM_CHANNELS.get(spec.backbone, 0) * (spec.image.height // 2) * (spec.image.width // 2)
+    activations = max(round(factors.activations * map_bytes) + scores_bytes, round(factors.stem * stem_bytes))
     later = {
         "activations": activations,
         "frames": _frames_bytes(frames, queue_bytes, has_pictures or keeps_features),

@@ -138,3 +138,17 @@ def test_what_loading_takes_is_free_before_frames_come():
     small, large = items(10 << 20), items(50 << 20)
     assert small["loading"] + small["activations"] + small["frames"] == 40 << 20  # 2.3 - 1.9 of the file
     assert "loading" not in large
+
+
+@pytest.mark.parametrize(("backend", "libraries_mib", "peak_mib"), [("ort", 87, 236), ("openvino", 92, 283)])
+def test_the_plan_of_the_built_in_model_against_measured_peaks(backend, libraries_mib, peak_mib):
+    """Its patch embedding takes more than its blocks: 96 channels at half of 512 x 704."""
+    from brixel_edge.model.bundle import resolve_model
+    from brixel_edge.runtimes.sources.frames import FrameMemory
+
+    built_in, frames = resolve_model(None), FrameMemory(frame_bytes=3 * 480 * 640, may_queue=False)
+    plan = budget.plan_memory(
+        built_in.spec, built_in.graph.stat().st_size, backend, now_bytes=libraries_mib << 20, queue_bytes=0,
+        frames=[frames], has_pictures=False,
+    )  # fmt: skip
+    assert plan.total_bytes / 2**20 == pytest.approx(peak_mib, rel=0.1)
