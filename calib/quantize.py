@@ -14,6 +14,7 @@ A caller with a gate of its own takes plan after plan from `prepare`. Speed is j
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -25,8 +26,9 @@ from brixel_edge.calib.choice.memory import require_memory
 from brixel_edge.calib.choice.plan import Int8Plan, Planner
 from brixel_edge.calib.choice.search import Found, PlanSearch
 from brixel_edge.calib.choice.sensitivity import sweep
+from brixel_edge.calib.engines import OpenVinoEngine
 from brixel_edge.calib.frames import FrameStore, require_variety
-from brixel_edge.calib.graph import load_graph
+from brixel_edge.calib.graph import Graph, load_graph
 from brixel_edge.calib.layers import find_layers
 from brixel_edge.calib.lowering.targets import GRAPH_NAMES, Int8Target, IntegerWriter
 from brixel_edge.calib.proof import Bounds, Judge, Proven, judge_from_float, require_smoothing_left_the_function
@@ -34,8 +36,11 @@ from brixel_edge.calib.ranges.cache import cached_calibration
 from brixel_edge.calib.ranges.calibration import Calibration
 from brixel_edge.calib.split import split_frames
 from brixel_edge.errors import SpecError
-from brixel_edge.machine.files import sha256_of
+from brixel_edge.machine.files import sha256_of, write_atomically
 from brixel_edge.machine.memory import peak_rss_bytes
+from brixel_edge.machine.openvino_hint import OpenVinoPrecision, has_bf16
+
+log = logging.getLogger(__name__)
 
 CALIBRATION_NAME, PLAN_NAME, CURVE_NAME = "calib.json", "plan.json", "curve.json"
 DEFAULT_MEMORY_BYTES = 4 << 30
@@ -223,7 +228,12 @@ def prepare(graph: Path, frames: FrameStore, *, out_dir: Path, settings: Setting
     candidates = calibration.integer_layers(layer for layer in layers if not layer.excluded)
     effects = sweep(smoothed, candidates, choice.frames[:SWEPT], threads=threads)
     planner = Planner(layers=layers, calibration=calibration, effects=effects, bounds=settings.bounds)
-    writer = IntegerWriter(smoothed=smoothed, candidates=candidates, ranges=calibration.ranges)
+    writer = IntegerWriter(
+        smoothed=smoothed,
+        candidates=candidates,
+        ranges=calibration.ranges,
+        openvino_precision=_openvino_precision(smoothed, choice, settings, out_dir),
+    )
     panels = (judge(panel) for panel in split.panels())
     return Quantization(
         folder=out_dir,
@@ -235,6 +245,26 @@ def prepare(graph: Path, frames: FrameStore, *, out_dir: Path, settings: Setting
         frames_sha256={name: _digest(frames, positions) for name, positions in split.parts.items()},
         begin_s=begin_s,
     )
+
+
+def _openvino_precision(graph: Graph, judge: Judge, settings: Settings, folder: Path) -> OpenVinoPrecision | None:
+    """What OpenVINO shall compute the float part in: f32 where bf16 alone already misses the bounds."""
+    if "openvino" not in settings.targets or not has_bf16():
+        return None
+    path = folder / GRAPH_NAMES["openvino"]
+    write_atomically(path, graph.serialized())
+    try:
+        cells = judge.cells(OpenVinoEngine(path, threads=settings.threads, precision="bf16"))
+    finally:
+        path.unlink()
+    missed = [
+        text
+        for name, reference in judge.reference.items()
+        for text in judge.closeness(reference, cells[name], name).shortfalls(name, settings.bounds)
+    ]
+    if missed:
+        log.info("OpenVINO computes the float part in f32: in bf16 %s", "; ".join(missed))
+    return "f32" if missed else None
 
 
 def quantize(graph: Path, frames: FrameStore, *, out_dir: Path, settings: Settings = Settings()) -> Int8Report:

@@ -11,6 +11,8 @@ import pytest
 from calib_vit import QUIET, ToyVit, losses, outlier_vit, stored_frames, toy_frames
 from calib_vit import TOY_FRAMES as FRAMES
 
+from brixel_edge.calib import quantize as recipe
+from brixel_edge.calib.engines import OrtEngine
 from brixel_edge.calib.graph import Graph
 from brixel_edge.calib.layers import find_layers
 from brixel_edge.calib.lowering.ort_lowering import ort_graph
@@ -19,6 +21,7 @@ from brixel_edge.calib.quantize import Settings, quantize
 from brixel_edge.calib.ranges.calibration import calibrate
 from brixel_edge.calib.ranges.smooth import ALPHAS
 from brixel_edge.errors import BuildError, ParityError, SpecError
+from brixel_edge.machine.openvino_hint import PRECISION_KEY
 from brixel_edge.model.onnx_file import has_intact_digest, read_onnx_metadata
 
 
@@ -61,6 +64,28 @@ def test_lowerings_keep_inputs_outputs_and_metadata(done, float_path):
         assert has_intact_digest(folder / name)
         model, reference = onnx.load(folder / name), onnx.load(float_path)
         assert model.graph.input == reference.graph.input and model.graph.output == reference.graph.output
+
+
+@pytest.mark.parametrize("is_coarse", [True, False])
+def test_openvino_computes_the_float_part_in_f32_where_bf16_alone_misses_the_bounds(
+    float_path, tmp_path, monkeypatch, is_coarse
+):
+    """A CPU with bf16, whose bf16 is either harmless or loses the features."""
+
+    class Bfloat16(OrtEngine):
+        def __init__(self, path, *, threads, precision):
+            assert precision == "bf16"
+            super().__init__(path, threads=threads)
+
+        def run(self, image):
+            return {name: values[:, ::-1] if is_coarse else values for name, values in super().run(image).items()}
+
+    monkeypatch.setattr(recipe, "has_bf16", lambda: True)
+    monkeypatch.setattr(recipe, "OpenVinoEngine", Bfloat16)
+    settings = dataclasses.replace(QUIET, targets=("openvino",))
+    recipe.prepare(float_path, stored_frames(FRAMES), out_dir=tmp_path, settings=settings).next_plan()
+    found = read_onnx_metadata(tmp_path / "graph.int8.onnx").get(PRECISION_KEY)
+    assert found == ("f32" if is_coarse else None)
 
 
 def test_strict_bound_is_met_with_few_float_nodes(float_path, tmp_path):

@@ -7,7 +7,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from brixel_edge.errors import SpecError
 from brixel_edge.machine import openvino_hint
-from brixel_edge.machine.openvino_hint import precision_hint
+from brixel_edge.machine.openvino_hint import PRECISION_KEY, precision_hint
 
 openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed")
 RUNNERS = ["runtime", "gate", "verdict", "INT8 gate"]
@@ -48,6 +48,16 @@ def test_the_remainder_of_int8_is_bf16_where_the_cpu_has_it_and_float_graphs_are
     models = {name: openvino.Core().read_model(str(path)) for name, path in graphs.items()}
     assert precision_hint(models["float"], "auto") == "f32"
     assert precision_hint(models["int8"], "auto") == ("bf16" if capable else "f32")
+
+
+def test_a_graph_says_itself_that_bf16_is_too_coarse_for_it(graphs, capable):
+    graph = onnx.load(str(graphs["int8"]))
+    graph.metadata_props.add(key=PRECISION_KEY, value="f32")
+    onnx.save(graph, str(graphs["int8"]))
+    model = openvino.Core().read_model(str(graphs["int8"]))
+    assert precision_hint(model, "auto") == "f32"
+    if capable:
+        assert precision_hint(model, "bf16") == "bf16"
 
 
 def test_what_is_asked_for_is_taken_or_refused(graphs, capable):
