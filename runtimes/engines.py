@@ -10,17 +10,19 @@ import importlib.metadata
 import importlib.util
 import platform
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from brixel_edge.errors import BackendMissing, SpecError
+from brixel_edge.errors import BackendMissing, BundleError, SpecError
 from brixel_edge.machine.memory import release_free_memory
-from brixel_edge.machine.openvino_hint import OpenVinoPrecision, has_bf16
+from brixel_edge.machine.openvino_hint import PRECISION_KEY, OpenVinoPrecision, has_bf16
 from brixel_edge.machine.tensorrt import INSTALL_HINTS, MODULES
 from brixel_edge.model.bundle import ORT_INT8_NAME, TRT_INT8_NAME, ResolvedModel, graph_name
 from brixel_edge.model.engine_choice import ENGINES, EngineChoice
 from brixel_edge.model.engine_file import identity_from_name
+from brixel_edge.model.onnx_file import read_onnx_metadata
 from brixel_edge.model.spec import ModelSpec
 from brixel_edge.runtimes.runtime import Runtime, RuntimeSettings
 
@@ -192,11 +194,18 @@ def engines_of_folder(folder: Path, spec: ModelSpec, threads: int | None = None)
         for backend in backends_of_graph(path.name):
             if backend != "openvino" or has_openvino:
                 add(path, backend)
-        if has_openvino and path.name == graph_name("fp32") and has_bf16():
+        if has_openvino and path.name == graph_name("fp32") and has_bf16() and not _is_bf16_too_coarse(folder):
             add(path, "openvino", "bf16")
     for path in sorted(folder.glob("engine.*.plan")):
         add(path, "trt")
     return found
+
+
+def _is_bf16_too_coarse(folder: Path) -> bool:
+    """Whether an INT8 graph says that its float part loses too much in bf16: then the float graph does, too."""
+    with suppress(BundleError):  # none, or a broken one, which is said where it is opened
+        return read_onnx_metadata(folder / graph_name("int8")).get(PRECISION_KEY) == "f32"
+    return False
 
 
 def engines_of_model(resolved: ResolvedModel, threads: int | None = None) -> list[Engine]:

@@ -5,11 +5,14 @@ import shutil
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
+import tiny_model
 from tiny_model import spec as tiny_spec
 
 from brixel_edge.commands.bench import main
 from brixel_edge.errors import BuildError
+from brixel_edge.machine.openvino_hint import PRECISION_KEY
 from brixel_edge.runtimes.bench.bench import Schedule, measure, require_measured, row_from_times
 from brixel_edge.runtimes.engines import Engine, engines_of_folder
 
@@ -79,6 +82,20 @@ def test_who_is_measured_with_what(tmp_path, monkeypatch):
         "graph.int8.onnx, openvino",
         "graph.int8.ort.onnx, ort",
         "engine.sm87.10.3.0.fp16.plan, trt",
+    ]
+
+
+def test_bf16_is_no_rival_where_the_int8_graph_says_that_it_is_too_coarse(tmp_path, monkeypatch):
+    tiny_model.save(tmp_path / "graph.fp32.onnx")
+    graph = onnx.load(str(tmp_path / "graph.fp32.onnx"))
+    graph.metadata_props.add(key=PRECISION_KEY, value="f32")
+    onnx.save(graph, str(tmp_path / "graph.int8.onnx"))
+    monkeypatch.setattr("brixel_edge.runtimes.engines.has_bf16", lambda: True)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: SimpleNamespace() if name == "openvino" else None)
+    assert [entry.name for entry in engines_of_folder(tmp_path, tiny_spec())] == [
+        "graph.fp32.onnx, ort",
+        "graph.fp32.onnx, openvino",
+        "graph.int8.onnx, openvino",
     ]
 
 
