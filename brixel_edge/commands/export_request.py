@@ -18,7 +18,7 @@ from brixel_edge.machine.cuda import CudaDevice, current_device, import_cudart
 from brixel_edge.machine.memory import parse_bytes
 from brixel_edge.machine.tensorrt import INSTALL_HINTS, EngineKind, has_tensorrt
 from brixel_edge.model.adapters import DEFAULT_WIDTH, FULL_FRAME_SCALE, ConvSettings, check_multiple, size_step_px
-from brixel_edge.model.backbones import backbone_spec
+from brixel_edge.model.backbones import BUILT_IN, BUILT_IN_VIEW, backbone_spec
 from brixel_edge.model.boards import BOARDS
 from brixel_edge.model.engine_choice import EngineChoice, engine_choices, tensorrt_of
 from brixel_edge.model.spec import AdapterKind, ChannelOrder, SamplerKind, parse_size
@@ -228,9 +228,10 @@ def _check_sizes(request: ExportRequest) -> None:
         SpecError: no such backbone, or a size that does not fit its patch.
     """
     patch_px = backbone_spec("vit_small_patch16_dinov3" if request.backbone == DINOV3 else request.backbone).patch_px
-    if request.adapter == "conv" and request.adapter_weights != RANDOM:
+    if request.adapter == "conv" and request.adapter_weights not in (RANDOM, BUILT_IN, BUILT_IN_VIEW):
         return
-    scale = FULL_FRAME_SCALE if request.conv is not None and request.conv.full_frame else 1
+    reads_frame = request.adapter_weights == BUILT_IN or (request.conv is not None and request.conv.full_frame)
+    scale = FULL_FRAME_SCALE if reads_frame else 1
     for size in request.sizes:
         check_multiple(*size, size_step_px(request.adapter, patch_px, scale))
 

@@ -295,7 +295,9 @@ def test_tensorrt_rtx_engines_are_made_and_said_to_be_unproven_here(tmp_path, ca
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--size", "250x256"], "height 250 is not a multiple of 32; use 224 or 256"),
+        (["--size", "250x256"], "height 250 is not a multiple of 64; use 192 or 256"),
+        (["--adapter-weights", "built-in-view", "--size", "250x256"], "height 250 is not a multiple of 16; use 240 or"),
+        (["--adapter", "brixel", "--size", "250x256"], "height 250 is not a multiple of 32; use 224 or 256"),
         (["--adapter", "none", "--size", "250x256"], "height 250 is not a multiple of 16; use 240 or 256"),
         (["--adapter", "conv", "--full-frame", "--size", "96x128"], "height 96 is not a multiple of 64; use 64 or 128"),
         (

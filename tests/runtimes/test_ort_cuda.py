@@ -36,7 +36,7 @@ def test_a_cuda_that_does_not_load_is_said_and_the_cpu_serves(monkeypatch, caplo
     monkeypatch.setattr(logging.getLogger("brixel_edge"), "propagate", True)
     runtime = ort.open_engine(DEFAULT_MODEL, base.RuntimeSettings(threads=1))
     assert "CUDA did not load" in caplog.text
-    assert runtime.infer(np.zeros((1, 256, 256, 3), np.uint8))["features"].shape == (1, 128, 64, 64)
+    assert runtime.infer(np.zeros((1, 512, 704, 3), np.uint8))["features"].shape == (1, 384, 32, 44)
     runtime.close()
 
 
