@@ -122,7 +122,7 @@ def test_features_of_the_built_in_model_are_those_of_x86(board, photograph_paths
 
     with brixel_edge.open_model(backend="ort") as model:
         here = model(cv2.imread(str(photograph_paths[0]))).values
-    assert np.abs(there - here).max() < 2e-5
+    assert np.abs(there - here).max() < 1e-5 * np.abs(here).max()  # other sums of fp32
 
 
 def test_the_int8_that_was_exported_runs_on_arm64_where_it_is_right(board, model, clip, tmp_path):
