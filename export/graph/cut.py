@@ -13,6 +13,7 @@ import onnx
 from brixel_edge.errors import BuildError
 from brixel_edge.export.graph.walk import consumers, element_types, producers, static_shapes
 from brixel_edge.machine.files import write_atomically
+from brixel_edge.machine.openvino_hint import PRECISION_KEY
 from brixel_edge.model.halves import TAP_PREFIX, half_names
 from brixel_edge.model.onnx_file import INPUT_NAME
 
@@ -67,7 +68,7 @@ def cut_at_taps(graph: onnx.ModelProto) -> tuple[onnx.ModelProto, onnx.ModelProt
     Raises:
         BuildError: it has no named taps, its adapter does not read the picture, or the backbone is on both sides.
     """
-    taps = [name for name in producers(graph) if name.startswith(TAP_PREFIX)]
+    taps = [name for name in producers(graph) if _is_tap(name)]
     if not taps:
         raise BuildError("the graph does not say where its backbone ends; export the model again with this release")
     outputs = [output.name for output in graph.graph.output]
@@ -106,11 +107,16 @@ def write_halves(graph: Path, like: Path | None = None) -> tuple[Path, Path]:
     return paths[0], paths[1]
 
 
+def _is_tap(name: str) -> bool:
+    """Whether a tensor is a tap itself; what a lowering makes of one has its name and more."""
+    return name.startswith(TAP_PREFIX) and name.removeprefix(TAP_PREFIX).isdecimal()
+
+
 def _add_shapes(graph: onnx.ModelProto, like: onnx.ModelProto) -> None:
     """What is known of the taps in another graph, where it is not known in this one."""
     known, made = static_shapes(graph), producers(graph)
     types, shapes = element_types(like), static_shapes(like)
-    for name in [name for name in made if name.startswith(TAP_PREFIX) and name not in known and name in shapes]:
+    for name in [name for name in made if _is_tap(name) and name not in known and name in shapes]:
         graph.graph.value_info.append(onnx.helper.make_tensor_value_info(name, types[name], shapes[name]))
 
 
@@ -132,7 +138,8 @@ def _part(graph: onnx.ModelProto, inputs: list[str], outputs: list[str]) -> onnx
     part.CopyFrom(graph)
     for field in ("node", "initializer", "input", "output", "value_info"):
         part.graph.ClearField(field)
-    part.ClearField("metadata_props")
+    part.ClearField("metadata_props")  # spec and digest are the whole graph's; how it is computed holds for each part
+    part.metadata_props.extend(entry for entry in graph.metadata_props if entry.key == PRECISION_KEY)
     part.graph.node.extend(nodes)
     part.graph.initializer.extend(entry for entry in graph.graph.initializer if entry.name in read)
     part.graph.input.extend(value(name) for name in inputs if name in read)

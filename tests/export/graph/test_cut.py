@@ -12,6 +12,7 @@ from brixel_edge.commands.export import build_parser
 from brixel_edge.commands.export_request import request_from_arguments
 from brixel_edge.errors import BuildError, SpecError
 from brixel_edge.export.graph.cut import cut_at_taps, write_halves
+from brixel_edge.machine.openvino_hint import PRECISION_KEY
 
 
 def session(graph):
@@ -61,6 +62,28 @@ def test_only_preprocessing_is_in_both(halves):
     own = [np.prod(entry.dims) for entry in adapter.graph.initializer if entry.name not in weights]
     both = [np.prod(entry.dims) for entry in adapter.graph.initializer if entry.name in weights]
     assert sum(both) < sum(own) / 100  # shapes, colours, zeros: no weights
+
+
+def test_what_a_lowering_makes_of_a_tap_is_no_tap_and_what_openvino_computes_in_is_kept(halves, tmp_path):
+    """As Q/DQ does: the adapter reads `tap.0/q`, made from `tap.0`."""
+    model = onnx.load(str(halves[0]))
+    tap = next(node.output[0] for node in model.graph.node if node.output[0].startswith("tap."))
+    place = next(index for index, node in enumerate(model.graph.node) if tap in node.input)
+    for node in model.graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = f"{tap}/q" if name == tap else name
+    model.graph.node.insert(place, onnx.helper.make_node("Identity", [tap], [f"{tap}/q"]))
+    model.metadata_props.add(key=PRECISION_KEY, value="f32")
+    onnx.save(model, str(tmp_path / "graph.int8.onnx"))
+    backbone, adapter = write_halves(tmp_path / "graph.int8.onnx")
+    assert {output.name for output in onnx.load(str(backbone)).graph.output} == {
+        output.name for output in onnx.load(str(halves[1])).graph.output
+    }
+    for half in (backbone, adapter):
+        assert [(entry.key, entry.value) for entry in onnx.load(str(half)).metadata_props] == [(PRECISION_KEY, "f32")]
+    pixels = {"image": image(0)}
+    whole = run(halves[0], pixels)["features"]
+    assert np.abs(run(adapter, {**pixels, **run(backbone, pixels)})["features"] - whole).max() <= 1e-5
 
 
 def test_a_graph_that_names_no_taps_is_refused(tmp_path, graph):
